@@ -1,0 +1,1 @@
+"""Providers: one file each, bytes out and receipts in, no database."""

@@ -1,0 +1,280 @@
+"""What a provider is: the contract between the delivery engine and one vendor's wire.
+
+Called by the delivery engine (``send``), by the receipts endpoint (``verify``, ``parse``, ``handshake``) and by intake
+(``normalise``, ``refuse``). A provider turns an ``Outbound`` into bytes and a vendor's answer into ``Accepted`` or a
+``SendError``; it sees no database and no queue.
+
+The error tree, with the word it has on the wire:
+
+    SendError
+    +-- NotSent           not_sent           never left us: always safe to repeat
+    +-- Throttled         throttled          the vendor refused for now
+    +-- Transient         transient          the vendor failed after reading us: repeated, counted as maybe delivered
+    +-- NotAllowedNow     not_allowed_now    window closed or template needed: waits or fails by policy
+    +-- RecipientRefused  recipient_refused  may suppress the recipient
+    +-- ContentRefused    content_refused    this content will never pass
+    +-- Misconfigured     misconfigured      credentials or account: stop the account, burn no message
+    +-- InDoubt           in_doubt           the answer never came
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from channels.http import HttpClient
+
+DETAIL_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting of an account at a provider, as `manage.py account create` and the admin ask for it."""
+
+    name: str
+    help: str
+    required: bool = False
+    secret: bool = False
+    default: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """One message as it goes to a provider, for one attempt.
+
+    ``message_id`` is the UUIDv7 in its canonical form and the same on every attempt: use it wherever the vendor takes a
+    reference or an idempotency key. ``to`` is normalised for the channel. ``attempt`` counts from 1.
+    ``receipts_url`` is where the vendor should report to, empty where the account has none.
+    """
+
+    message_id: str
+    channel: str
+    to: str
+    attempt: int = 1
+    text: str = ""
+    subject: str = ""
+    html: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = ""
+    receipts_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The vendor took the message over. ``provider_message_id`` is empty where the vendor gives none."""
+
+    provider_message_id: str = ""
+    detail: str = ""
+
+
+class SendError(Exception):
+    """An attempt that the vendor did not accept. ``code`` is the vendor's or ours; ``detail`` is shown to staff.
+
+    ``detail`` must hold neither secrets nor the body; it is cut to 500 characters.
+    """
+
+    error_class: ClassVar[str] = ""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code[:64]
+        self.detail = detail[:DETAIL_LIMIT]
+
+
+class NotSent(SendError):
+    """The request never left us: DNS, refused connection, TLS, connect timeout. Always safe to repeat."""
+
+    error_class = "not_sent"
+
+
+class Scope(StrEnum):
+    """What a throttle concerns: everything sent through the account, or one recipient."""
+
+    ACCOUNT = "account"
+    RECIPIENT = "recipient"
+
+
+class Throttled(SendError):
+    """The vendor refused for now and processed nothing. ``retry_after`` in seconds, None where the vendor does not say."""
+
+    error_class = "throttled"
+
+    def __init__(
+        self, code: str, detail: str = "", *, retry_after: float | None = None, scope: Scope = Scope.ACCOUNT
+    ) -> None:
+        super().__init__(code, detail)
+        self.retry_after = retry_after
+        self.scope = scope
+
+
+class Transient(SendError):
+    """The vendor failed after reading us (5xx). Repeated, and counted as maybe delivered."""
+
+    error_class = "transient"
+
+    def __init__(self, code: str, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(code, detail)
+        self.retry_after = retry_after
+
+
+class NotAllowedNow(SendError):
+    """The vendor's own rules forbid it for the moment; ``until`` is an aware UTC time where it is known."""
+
+    error_class = "not_allowed_now"
+
+    def __init__(self, code: str, detail: str = "", *, until: datetime | None = None) -> None:
+        super().__init__(code, detail)
+        self.until = until
+
+
+class RecipientRefused(SendError):
+    """Permanent for this recipient. ``suppress`` asks that nothing more be sent to it on this channel."""
+
+    error_class = "recipient_refused"
+
+    def __init__(self, code: str, detail: str = "", *, suppress: bool = False) -> None:
+        super().__init__(code, detail)
+        self.suppress = suppress
+
+
+class ContentRefused(SendError):
+    """Permanent for this message."""
+
+    error_class = "content_refused"
+
+
+class Misconfigured(SendError):
+    """Credentials, sender or account: nothing sent through this account can pass until somebody mends it."""
+
+    error_class = "misconfigured"
+
+
+class InDoubt(SendError):
+    """The request was written and the answer never came, or cannot be read: it may have been delivered."""
+
+    error_class = "in_doubt"
+
+
+class Forged(Exception):
+    """A receipt whose signature is missing, wrong or too old. Its text is for our log, never for the caller."""
+
+
+class Unreadable(Exception):
+    """A receipt with a good signature whose body is not what the vendor documents."""
+
+
+class InvalidRecipient(ValueError):
+    """A recipient that the channel cannot take; the text says what was expected."""
+
+
+class InvalidOption(ValueError):
+    """An account or message option that the provider cannot take; ``name`` is the option."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class InboundRequest:
+    """What a vendor posted to us, before anything was parsed. ``url`` is the public URL, header names are lower case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+
+
+class ReceiptKind(StrEnum):
+    """What a receipt says; the first three and the last move a message, ``info`` is only kept."""
+
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    INFO = "info"
+    UNDELIVERED = "undelivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a provider tells us later about one message.
+
+    ``event_id`` is unique per account and the same when the vendor repeats the receipt. Found by ``message_id`` where
+    the vendor echoes it, else by ``provider_message_id``. ``at`` is the vendor's own aware UTC time, if it gives one.
+    """
+
+    event_id: str
+    kind: ReceiptKind
+    provider_message_id: str = ""
+    message_id: str = ""
+    at: datetime | None = None
+    code: str = ""
+    detail: str = ""
+
+
+class Provider(ABC):
+    """The code that talks to one vendor through one account. One instance per account and worker process.
+
+    ``send`` runs on the worker's asyncio loop, many at once: it must not block and must keep no state per message.
+    """
+
+    #: The word in `manage.py account create CHANNEL PROVIDER`.
+    name: ClassVar[str]
+    #: The channels it can serve.
+    channels: ClassVar[tuple[str, ...]]
+    #: Does the vendor accept our key and deliver one message for it, however often we ask?
+    idempotent: ClassVar[bool] = False
+    #: Can the vendor send receipts to us?
+    receipts: ClassVar[bool] = False
+    #: Whole time of one attempt in seconds, counted from before the claim; the lease is three times an HTTP deadline.
+    deadline_seconds: ClassVar[float] = 20.0
+    lease_seconds: ClassVar[float] = 60.0
+    #: How many attempts one worker process may have in flight through this provider.
+    window: ClassVar[int] = 200
+    options: ClassVar[Sequence[Option]] = ()
+
+    def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
+        """``settings`` are the account's options and secrets together, checked by ``check``, defaults filled in."""
+        self.settings = settings
+        self.http = http
+
+    @abstractmethod
+    async def send(self, outbound: Outbound) -> Accepted:
+        """Hand one message to the vendor. Raises a ``SendError``; anything else counts as in doubt."""
+
+    async def close(self) -> None:
+        """Give back what is held open (pools, sessions); called when the account changes or the process ends."""
+        return
+
+    def verify(self, request: InboundRequest) -> None:
+        """Check that the vendor sent this, on the raw bytes and in constant time. Raises ``Forged``."""
+        raise Forged(f"{self.name} sends no receipts")
+
+    def parse(self, request: InboundRequest) -> list[Receipt]:
+        """What a verified request says. Raises ``Unreadable``."""
+        raise Unreadable(f"{self.name} sends no receipts")
+
+    @classmethod
+    def check(cls, settings: Mapping[str, str]) -> dict[str, str]:
+        """The account's settings with defaults filled in. Raises ``InvalidOption`` for unknown or missing ones."""
+        known = {option.name: option for option in cls.options}
+        for name in settings:
+            if name not in known:
+                raise InvalidOption(name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}")
+        for option in cls.options:
+            if option.required and not settings.get(option.name):
+                raise InvalidOption(option.name, f"{cls.name} needs it: {option.help}")
+        return {name: settings.get(name) or option.default for name, option in known.items()}
+
+    @classmethod
+    def refuse(cls, outbound: Outbound) -> dict[str, str]:
+        """Field -> reason for content that this vendor is known to refuse (too long, empty), checked at the door."""
+        return {} if outbound.text or outbound.html else {"text": "must not be empty"}

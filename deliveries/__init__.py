@@ -1,0 +1,1 @@
+"""The Django app: rows, life cycle, delivery, API, admin."""
