@@ -30,7 +30,8 @@ def providers() -> dict[tuple[str, str], type[Provider]]:
     for module in pkgutil.iter_modules(channels.__path__, "channels."):
         if not module.ispkg:
             importlib.import_module(module.name)
-    mine = [cls for cls in _concrete(Provider) if cls.__module__.startswith("channels.")]
+    known = _concrete(Provider)  # type: ignore[type-abstract]
+    mine = [cls for cls in known if cls.__module__.startswith("channels.")]
     return {(channel, cls.name): cls for cls in mine for channel in cls.channels}
 
 

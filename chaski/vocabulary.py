@@ -32,9 +32,7 @@ class Status(_Word):
 
 
 #: Statuses that a message cannot leave by itself. ``sent`` and ``delivered`` join them once no receipt can come any more.
-FINAL = frozenset(
-    {Status.READ, Status.UNDELIVERED, Status.FAILED, Status.EXPIRED, Status.CANCELED, Status.SUPPRESSED}
-)
+FINAL = frozenset({Status.READ, Status.UNDELIVERED, Status.FAILED, Status.EXPIRED, Status.CANCELED, Status.SUPPRESSED})
 
 
 class Lane(_Word):

@@ -7,7 +7,8 @@ from typing import Any
 
 import environ
 
-from config import variables
+from channels.urls import allow_private_networks
+from config import logs, variables
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 CHASKI_SETTINGS = variables.in_force()
@@ -178,3 +179,7 @@ CELERY_DB_REUSE_MAX = 1000
 CELERY_TIMEZONE = "UTC"
 
 LOGGING_CONFIG = None
+
+logs.set_up(str(_value("CHASKI_LOG")), CHASKI_RELEASE)
+logs.watch(str(_value("SENTRY_DSN")), CHASKI_ENV, CHASKI_RELEASE)
+allow_private_networks(CHASKI_PRIVATE_NETWORKS)

@@ -61,7 +61,9 @@ VARIABLES = (
     Variable("CHASKI_ENV", "development, test or production", "development", environment),
     Variable("DATABASE_URL", "postgres://user:password@host:5432/name", "", database, secret=True, unsafe=True),
     Variable("CHASKI_BROKER_URL", "Redis/Valkey or RabbitMQ for the bells", "", broker, secret=True, unsafe=True),
-    Variable("CHASKI_CACHE_URL", "Redis/Valkey for slots and pacing; the broker when that is Redis", "", text, secret=True),
+    Variable(
+        "CHASKI_CACHE_URL", "Redis/Valkey for slots and pacing; the broker when that is Redis", "", text, secret=True
+    ),
     Variable("CHASKI_SECRET_KEY", "Django's signing key", "development-only", text, secret=True, unsafe=True),
     Variable(
         "CHASKI_CREDENTIAL_KEYS",
@@ -71,8 +73,12 @@ VARIABLES = (
         secret=True,
         unsafe=True,
     ),
-    Variable("CHASKI_PUBLIC_URL", "where providers and people reach this service", "http://127.0.0.1:8000", text, unsafe=True),
-    Variable("CHASKI_ALLOWED_HOSTS", "host names that requests may carry", "localhost,127.0.0.1,[::1]", words, unsafe=True),
+    Variable(
+        "CHASKI_PUBLIC_URL", "where providers and people reach this service", "http://127.0.0.1:8000", text, unsafe=True
+    ),
+    Variable(
+        "CHASKI_ALLOWED_HOSTS", "host names that requests may carry", "localhost,127.0.0.1,[::1]", words, unsafe=True
+    ),
     Variable("CHASKI_PRIVATE_NETWORKS", "networks that webhooks may reach besides public ones", "", words),
     Variable("CHASKI_FLOWER_URL", "where people reach Flower, for links from a message", "", text),
     Variable("CHASKI_TIME_SCALE", "multiplies every duration; only the test environment honours it", "1", positive),

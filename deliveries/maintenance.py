@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 from django.db import connection
 
 #: The guard against two beats: whoever writes the slot does its work.
-SLOT = "INSERT INTO periodic_slot (job, slot) VALUES (%(job)s, date_trunc(%(every)s, chaski_now())) ON CONFLICT DO NOTHING RETURNING 1"
+SLOT = """
+INSERT INTO periodic_slot (job, slot) VALUES (%(job)s, date_trunc(%(every)s, chaski_now()))
+ON CONFLICT DO NOTHING RETURNING 1
+"""
 FORGET_SLOTS = "DELETE FROM periodic_slot WHERE slot < chaski_now() - interval '7 days'"
 FORGET_KEYS = """
 DELETE FROM idempotency WHERE (service_id, key) IN (

@@ -31,7 +31,7 @@ ON CONFLICT DO NOTHING RETURNING id
 #: vendor's. Only a message of the receipt's own account may be moved by it.
 WAITING = """
 SELECT r.id, r.kind, r.provider_message_id, coalesce(r.at, r.received_at), r.code, r.detail,
-       r.received_at < chaski_now() - interval '1 hour', m.id, m.status, m.in_doubt_count
+       r.received_at < chaski_now() - interval '1 hour', m.id, m.status
 FROM (SELECT * FROM receipt WHERE applied_at IS NULL ORDER BY id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
 LEFT JOIN LATERAL (
     SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND r.provider_message_id <> ''
@@ -78,7 +78,6 @@ class Waiting:
     old: bool
     message_id: UUID | None
     status: str | None
-    in_doubt_count: int | None
 
 
 def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:

@@ -151,13 +151,15 @@ def _again(
     return Decision((Status.QUEUED,), due_at=due_at, waiting_for=waiting_for, tries=tries, in_doubt=doubt)
 
 
-def _in_doubt(
-    history: History, policy: Policy, now: datetime, spread: Callable[[float, float], float]
-) -> Decision:
+def _in_doubt(history: History, policy: Policy, now: datetime, spread: Callable[[float, float], float]) -> Decision:
     """Repeat where the provider knows our key or the account allows one more blind repeat; else hold it in sight."""
     hold = Decision(
-        (Status.IN_DOUBT,), held=True, waiting_for=WaitingFor.OPERATOR, tries=history.tries + 1,
-        blind=history.blind_count, in_doubt=1,
+        (Status.IN_DOUBT,),
+        held=True,
+        waiting_for=WaitingFor.OPERATOR,
+        tries=history.tries + 1,
+        blind=history.blind_count,
+        in_doubt=1,
     )
     spent = history.blind_count >= policy.blind_retries
     if policy.hold_in_doubt or (spent and not policy.idempotent) or history.tries + 1 >= policy.max_tries:
@@ -166,6 +168,10 @@ def _in_doubt(
     if due_at >= history.expires_at:
         return hold
     return Decision(
-        (Status.IN_DOUBT, Status.QUEUED), due_at=due_at, waiting_for=WaitingFor.RETRY, tries=history.tries + 1,
-        blind=history.blind_count + 1, in_doubt=1,
+        (Status.IN_DOUBT, Status.QUEUED),
+        due_at=due_at,
+        waiting_for=WaitingFor.RETRY,
+        tries=history.tries + 1,
+        blind=history.blind_count + 1,
+        in_doubt=1,
     )

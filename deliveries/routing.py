@@ -69,6 +69,13 @@ class RoutingTable:
             self.forget()
             return self._choose(service.pk, channel, wanted)
 
+    def get(self, account_id: int) -> AccountRef:
+        """The account ``account_id``, whoever owns it. Raises ``Account.DoesNotExist``."""
+        account = Account.objects.get(pk=account_id)
+        return AccountRef(
+            account.pk, account.service_id, account.channel, account.provider, account.name, account.priority
+        )
+
     def _choose(self, service_id: int, channel: str, wanted: str) -> AccountRef:
         self._refresh()
         mine = [a for a in self._accounts if a.channel == channel and a.service_id in (service_id, None)]

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 #: Failures of our own infrastructure. A provider's failures are data on the row, never a Celery retry.
 INFRASTRUCTURE = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseError, redis.RedisError)
-AUTORETRY = {
+AUTORETRY: dict[str, Any] = {
     "autoretry_for": INFRASTRUCTURE,
     "retry_backoff": True,
     "retry_backoff_max": 30,
@@ -60,7 +60,7 @@ def deliver(
 
 
 for _channel in MEDIA:
-    current_app.task(deliver, bind=True, name=f"deliver.{_channel}", shared=True, **AUTORETRY)
+    current_app.task(bind=True, name=f"deliver.{_channel}", **AUTORETRY)(deliver)
 
 
 @shared_task(name="chaski.maintain", ignore_result=False, **AUTORETRY)

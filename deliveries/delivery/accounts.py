@@ -24,7 +24,7 @@ from deliveries.sql import Cursor
 log = structlog.get_logger(__name__)
 
 READ = """
-SELECT id, public_id, service_id, channel, provider, options, secrets, in_doubt_policy, blind_retries, updated_at
+SELECT id, public_id, channel, provider, options, secrets, in_doubt_policy, blind_retries, updated_at
 FROM account WHERE id = ANY(%(ids)s)
 """
 
@@ -71,7 +71,7 @@ class Accounts:
 
 def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
     """One account from its row; a mistake in its set-up becomes its ``problem``."""
-    account_id, public_id, service_id, channel, name, options, sealed, doubt, blind, updated_at = row
+    account_id, public_id, channel, name, options, sealed, doubt, blind, updated_at = row
     policy = Policy(
         base_seconds=2.0 * timings().scale,
         blind_retries=blind,
@@ -89,7 +89,7 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
         updated_at=updated_at,
         policy=policy if not cls.idempotent else idempotent(policy),
         receipts_url=f"{settings.CHASKI_PUBLIC_URL}/receipts/{public_id}" if cls.receipts else "",
-        provider=cls(configured, http),
+        provider=_open(cls, configured, http),
     )
 
 
@@ -107,3 +107,9 @@ def idempotent(policy: Policy) -> Policy:
 def owner(public_id: UUID) -> str:
     """The name that an account's secrets are sealed for."""
     return f"account:{public_id}"
+
+
+def _open(cls: type[Provider], configured: Mapping[str, str], http: HttpClient) -> Provider:
+    provider = cls(configured, http)
+    provider.call_seconds *= timings().scale
+    return provider

@@ -135,7 +135,9 @@ class Engine:
     def _window(self, channel: str) -> Window:
         with self._lock:
             if channel not in self._windows:
-                classes = [cls for (served, name), cls in providers().items() if served == channel and name != "sandbox"]
+                classes = [
+                    cls for (served, name), cls in providers().items() if served == channel and name != "sandbox"
+                ]
                 self._windows[channel] = Window(min((cls.window for cls in classes), default=200))
             return self._windows[channel]
 
@@ -165,7 +167,9 @@ class Engine:
             channel=hand.channel,
             lane=hand.lane,
             n=room,
-            lease_seconds=max(timings().lease(cls) for (served, _), cls in providers().items() if served == hand.channel),
+            lease_seconds=max(
+                timings().lease(cls) for (served, _), cls in providers().items() if served == hand.channel
+            ),
             worker=self.worker,
             task_id=hand.task_id,
             pauses=self._pauses[1],
@@ -241,7 +245,13 @@ class Engine:
 
     def _settle_unsent(self, hand: Hand, window: Window, message: Claimed, outcome: Outcome, status: Status) -> None:
         settlement = Settlement(
-            message.id, message.number, message.token, message.account_id, message.opened_at, outcome, Decision((status,))
+            message.id,
+            message.number,
+            message.token,
+            message.account_id,
+            message.opened_at,
+            outcome,
+            Decision((status,)),
         )
         self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, status)))
 

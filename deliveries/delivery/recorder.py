@@ -63,7 +63,9 @@ class Recorder:
             left = until - time.monotonic()
             alone = self._in_flight() <= len(batch)
             try:
-                batch.append(self._queue.get(timeout=max(0.0, left)) if left > 0 and not alone else self._queue.get_nowait())
+                batch.append(
+                    self._queue.get(timeout=max(0.0, left)) if left > 0 and not alone else self._queue.get_nowait()
+                )
             except queue.Empty:
                 break
         return batch

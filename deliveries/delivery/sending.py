@@ -32,7 +32,7 @@ async def send(claimed: Claimed, account: LiveAccount, deadline: float) -> Outco
         return Outcome.of_error(error)
     except TimeoutError:
         return Outcome.of_error(InDoubt("deadline", "the provider did not answer before the deadline"))
-    except Exception as error:  # noqa: BLE001 - a provider's mistake must not take its neighbours along
+    except Exception as error:
         log.exception("provider_raised", message_id=str(claimed.id), account=account.id)
         return Outcome.of_error(InDoubt("provider_raised", type(error).__name__))
 

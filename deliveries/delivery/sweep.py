@@ -96,8 +96,12 @@ def judge(lease: EndedLease) -> Settlement:
     outcome = Outcome(ErrorClass.IN_DOUBT, "worker_vanished", "the worker vanished during the call")
     if lease.policy != InDoubtPolicy.RETRY or lease.expires_at <= lease.now:
         held = Decision(
-            (Status.IN_DOUBT,), held=True, waiting_for=WaitingFor.OPERATOR, tries=lease.tries,
-            blind=lease.blind_count, in_doubt=1,
+            (Status.IN_DOUBT,),
+            held=True,
+            waiting_for=WaitingFor.OPERATOR,
+            tries=lease.tries,
+            blind=lease.blind_count,
+            in_doubt=1,
         )
         return _settlement(lease, outcome, held)
     again = _due_now(lease, (Status.IN_DOUBT, Status.QUEUED), in_doubt=1)
@@ -106,7 +110,12 @@ def judge(lease: EndedLease) -> Settlement:
 
 def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> Decision:
     return Decision(
-        path, due_at=lease.now, waiting_for=WaitingFor.RETRY, tries=lease.tries, blind=lease.blind_count, in_doubt=in_doubt
+        path,
+        due_at=lease.now,
+        waiting_for=WaitingFor.RETRY,
+        tries=lease.tries,
+        blind=lease.blind_count,
+        in_doubt=in_doubt,
     )
 
 

@@ -102,10 +102,9 @@ def accept(
     """
     if not drafts:
         return []
-    rows = [_row(number, item, origin, batch_id, request_id) for number, item in enumerate(drafts)]
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            fresh = _insert(cursor, drafts, rows)
+            fresh = insert(cursor, drafts, origin=origin, batch_id=batch_id, request_id=request_id)
             winners = _winners(cursor, drafts, fresh)
     except IntegrityError:
         if len(drafts) == 1:
@@ -116,7 +115,11 @@ def accept(
     return [_answer(item, fresh, winners) for item in drafts]
 
 
-def _insert(cursor: Cursor, drafts: Sequence[Draft], rows: list[dict[str, Any]]) -> set[UUID]:
+def insert(
+    cursor: Cursor, drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None, request_id: str = ""
+) -> set[UUID]:
+    """Insert ``drafts`` in the caller's transaction; the ids that were new. Ring only after its commit."""
+    rows = [_row(number, item, origin, batch_id, request_id) for number, item in enumerate(drafts)]
     ordered = sorted({item.ordering_key for item in drafts if item.ordering_key})
     if ordered:
         cursor.execute(LOCK, {"service_id": drafts[0].service_id, "keys": ordered})
@@ -178,5 +181,3 @@ def _row(number: int, item: Draft, origin: Origin, batch_id: UUID | None, reques
         "send_at": item.send_at,
         "expires_at": item.expires_at,
     }
-
-

@@ -61,8 +61,10 @@ class Draft:
     expires_at: datetime
 
 
-def draft(service: Service, given: Any, *, key: str = "") -> Draft:
+def draft(service: Service, given: Any, *, key: str = "", account_id: int | None = None) -> Draft:
     """Check one message of ``service``. ``key`` is the idempotency key from outside the body.
+
+    ``account_id`` is for what does not go by the service's routes: callbacks and test-sends.
 
     Raises ``InvalidMessage`` with every problem found, by field.
     """
@@ -72,7 +74,7 @@ def draft(service: Service, given: Any, *, key: str = "") -> Draft:
     if errors:
         raise InvalidMessage(errors)
     recipient = _recipient(checked)
-    account = _account(service, checked)
+    account = _account(service, checked) if account_id is None else table.get(account_id)
     content = _content(service, checked)
     due, expires_at = _times(checked)
     message_id = checked.get("id") or uuid7()

@@ -43,7 +43,14 @@ def text_of(limit: int, *, lines: bool = True) -> Callable[[Any], str]:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "a string"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 

@@ -76,12 +76,12 @@ class Route(models.Model):
 
 
 class Endpoint(models.Model):
-    """Where a service is told its messages' events, signed with ``secret``."""
+    """Where a service is told its messages' events; ``account`` is the webhook account whose secret signs them."""
 
     service = models.OneToOneField(Service, on_delete=models.PROTECT, related_name="endpoint")
     url = models.URLField(max_length=2048)
     events = ArrayField(models.CharField(max_length=32), default=list, blank=True, help_text="Empty: all of them.")
-    secret = models.BinaryField(editable=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, editable=False)
     active = models.BooleanField(default=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -34,12 +34,15 @@ class Attempt(models.Model):
                 fields=["provider_message_id"],
                 condition=~models.Q(provider_message_id=""),
                 name="attempt_provider_message",
-            )
+            ),
+            # What is under way: the sweep looks here, for leases are in no index.
+            models.Index(fields=["message_id"], condition=models.Q(finished_at__isnull=True), name="attempt_open"),
         ]
         constraints = [
             models.CheckConstraint(condition=models.Q(number__gte=1), name="attempt_number_from_one"),
             models.CheckConstraint(
-                condition=models.Q(outcome="") | models.Q(finished_at__isnull=False), name="attempt_outcome_has_its_time"
+                condition=models.Q(outcome="") | models.Q(finished_at__isnull=False),
+                name="attempt_outcome_has_its_time",
             ),
         ]
 

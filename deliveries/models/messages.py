@@ -103,14 +103,18 @@ class Message(models.Model):
             models.Index(fields=["batch", "status"], condition=models.Q(batch__isnull=False), name="message_batch"),
         ]
         constraints = [
-            models.CheckConstraint(condition=models.Q(status__in=[str(s) for s in Status]), name="message_status_is_known"),
+            models.CheckConstraint(
+                condition=models.Q(status__in=[str(s) for s in Status]), name="message_status_is_known"
+            ),
             models.CheckConstraint(condition=models.Q(lane__range=(0, 2)), name="message_lane_is_known"),
             models.CheckConstraint(condition=~models.Q(recipient=""), name="message_has_a_recipient"),
             models.CheckConstraint(
                 condition=models.Q(expires_at__gt=models.F("created_at")), name="message_expires_after_it_begins"
             ),
             models.CheckConstraint(
-                condition=models.Q(event_sequence__gte=1) & models.Q(attempt_count__gte=0) & models.Q(in_doubt_count__gte=0),
+                condition=models.Q(event_sequence__gte=1)
+                & models.Q(attempt_count__gte=0)
+                & models.Q(in_doubt_count__gte=0),
                 name="message_counts_not_negative",
             ),
         ]
@@ -152,7 +156,9 @@ class Pending(models.Model):
         verbose_name_plural = "pending"
         indexes = [
             models.Index(
-                fields=["channel", "lane", "service_id", "due_at"], condition=models.Q(blocked=False), name="pending_turn"
+                fields=["channel", "lane", "service_id", "due_at"],
+                condition=models.Q(blocked=False),
+                name="pending_turn",
             ),
             models.Index(
                 fields=["service_id", "ordering_key", "position"],

@@ -36,9 +36,7 @@ class ApiKey(models.Model):
 
     class Meta:
         db_table = "api_key"
-        constraints = [
-            models.CheckConstraint(condition=~models.Q(key_id=""), name="api_key_has_an_id")
-        ]
+        constraints = [models.CheckConstraint(condition=~models.Q(key_id=""), name="api_key_has_an_id")]
 
     def __str__(self) -> str:
         return self.key_id

@@ -1,0 +1,156 @@
+"""What services and operators do to messages: cancel, redeliver, resolve, pause, suppress. Every act is audited.
+
+Called by the API, the admin and the commands. Each is one transaction; the doorbell is rung after it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from channels.media import MEDIA
+from chaski.vocabulary import Lane, Status
+from deliveries import lifecycle
+from deliveries.delivery.settle import release
+from deliveries.doorbell import doorbell
+from deliveries.lifecycle import Move
+from deliveries.models import Account, Audit, Message, Pause, Service, Suppression
+from deliveries.models.control import PauseScope
+from deliveries.models.messages import LANES
+
+
+class NotCancelable(ValueError):
+    """The message cannot be withdrawn any more; the text says why."""
+
+
+class NotRedeliverable(ValueError):
+    """The message is in no state from which it can be sent again; the text says why."""
+
+
+class NotInDoubt(ValueError):
+    """Only a message in doubt can be resolved; the text says what it is instead."""
+
+
+WITHDRAW = """
+DELETE FROM pending WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
+"""
+
+PUT_BACK = """
+INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
+    waiting_for, ordering_key, position, solitary, suspect, attempt_count, tries, crash_count, blind_count)
+SELECT id, channel, lane, service_id, account_id, batch_id, chaski_now(), expires_at, false, '', ordering_key,
+    CASE WHEN ordering_key <> '' THEN nextval('pending_position') END, false, false, attempt_count, 0, 0, 0
+FROM message WHERE id = %(id)s
+"""
+
+FREE = """
+UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspect = false
+WHERE message_id = %(id)s AND lease_until IS NULL RETURNING message_id
+"""
+
+
+def cancel(message: Message, *, actor: str, reason: str = "") -> None:
+    """Withdraw a waiting message. Raises ``NotCancelable`` when it is under way, handed over or final."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(WITHDRAW, {"id": message.pk})
+        withdrawn = cursor.fetchone()
+        moved = withdrawn and lifecycle.apply(
+            cursor, [Move(message.pk, (Status.CANCELED,), actor=actor, reason=reason or "withdrawn")]
+        )
+        if not moved:
+            raise NotCancelable(_why_not_canceled(message))
+        if withdrawn[1]:
+            release(cursor, {(withdrawn[0], withdrawn[1])})
+        audit(actor, "cancel", str(message.pk), reason)
+
+
+def _why_not_canceled(message: Message) -> str:
+    message.refresh_from_db(fields=["status"])
+    if message.status == Status.QUEUED:
+        return "it is being sent at this moment; ask again in a minute"
+    return f"it is {message.status}; only a message that still waits can be canceled"
+
+
+def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
+    """Send a failed, undelivered or expired message again, with a new deadline. Raises ``NotRedeliverable``."""
+    expires_at = datetime.now(UTC) + MEDIA[message.channel].expires_after
+    move = Move(
+        message.pk, (Status.QUEUED,), actor=actor, reason=reason or "redelivered", redelivery=1, expires_at=expires_at
+    )
+    with transaction.atomic(), connection.cursor() as cursor:
+        # A queued message can go to queued by no rule of the table, so a second redeliver changes nothing.
+        if not lifecycle.apply(cursor, [move]):
+            message.refresh_from_db(fields=["status"])
+            raise NotRedeliverable(
+                f"it is {message.status}; only a failed, undelivered or expired message can be redelivered"
+            )
+        cursor.execute(PUT_BACK, {"id": message.pk})
+        audit(actor, "redeliver", str(message.pk), reason)
+    doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])
+
+
+def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
+    """Decide a message in doubt: ``sent``, ``failed`` or ``retry``. Raises ``NotInDoubt``."""
+    path = {"sent": Status.SENT, "failed": Status.FAILED, "retry": Status.QUEUED}[verdict]
+    with transaction.atomic(), connection.cursor() as cursor:
+        Message.objects.select_for_update().get(pk=message.pk)
+        message.refresh_from_db(fields=["status"])
+        if message.status != Status.IN_DOUBT:
+            raise NotInDoubt(f"it is {message.status}, not in doubt")
+        cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk})
+        lifecycle.apply(cursor, [Move(message.pk, (path,), actor=actor, reason=f"resolved as {verdict}: {reason}")])
+        audit(actor, "resolve", str(message.pk), reason, {"verdict": verdict})
+    if verdict == "retry":
+        doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])
+
+
+def pause(scope: PauseScope, value: str, *, actor: str, reason: str = "") -> bool:
+    """Stop claiming what ``scope`` and ``value`` name; False when it was paused already."""
+    with transaction.atomic():
+        _, made = Pause.objects.get_or_create(scope=scope, value=value, defaults={"actor": actor})
+        audit(actor, "pause", f"{scope}:{value}", reason)
+    return made
+
+
+def resume(scope: PauseScope, value: str, *, actor: str, reason: str = "") -> bool:
+    """Claim again; False when nothing was paused. Resuming an account also ends its stop for wrong credentials."""
+    with transaction.atomic():
+        count, _ = Pause.objects.filter(scope=scope, value=value).delete()
+        if scope is PauseScope.ACCOUNT:
+            stopped = Account.objects.filter(pk=int(value), stopped_at__isnull=False)
+            count += stopped.update(stopped_at=None, stopped_reason="")
+        audit(actor, "resume", f"{scope}:{value}", reason)
+    return bool(count)
+
+
+def suppress(channel: str, recipient: str, *, service_id: int | None, actor: str, reason: str) -> bool:
+    """Never write to ``recipient`` (normalised) on ``channel``; False when it was suppressed already."""
+    with transaction.atomic():
+        _, made = Suppression.objects.get_or_create(
+            channel=channel,
+            recipient=recipient,
+            service=_service(service_id),
+            defaults={"actor": actor, "reason": reason[:500]},
+        )
+        audit(actor, "suppress", f"{channel}:suppression", reason)
+    return made
+
+
+def unsuppress(channel: str, recipient: str, *, service_id: int | None, actor: str, reason: str = "") -> bool:
+    """Take ``recipient`` off the list; False when it was not on it."""
+    with transaction.atomic():
+        found = Suppression.objects.filter(channel=channel, recipient=recipient, service=_service(service_id))
+        count, _ = found.delete()
+        audit(actor, "unsuppress", f"{channel}:suppression", reason)
+    return bool(count)
+
+
+def _service(service_id: int | None) -> Service | None:
+    return None if service_id is None else Service.objects.get(pk=service_id)
+
+
+def audit(actor: str, action: str, target: str, reason: str = "", detail: dict[str, Any] | None = None) -> None:
+    """Write down who did what, in the caller's transaction. ``target`` holds ids, never recipients."""
+    Audit.objects.create(actor=actor[:150], action=action, target=target[:150], reason=reason, detail=detail or {})

@@ -1,0 +1,113 @@
+"""Problems as people and programs read them: RFC 9457 with a code, the fields, the request id and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import structlog
+from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+log = structlog.get_logger(__name__)
+Errors = Mapping[str, list[str]]
+
+_TITLES = {
+    400: "The request cannot be read",
+    401: "The API key is missing or not valid",
+    403: "The API key may not do this",
+    404: "There is nothing here",
+    405: "This URL takes another method",
+    406: "This URL answers JSON only",
+    409: "The message is not in a state for this",
+    413: "The request is too large",
+    415: "The body must be JSON",
+    422: "The request cannot be accepted",
+    429: "Too many requests",
+    500: "Something broke here",
+    503: "The database is away",
+}
+RETRY_SECONDS = 2
+
+
+class Problem(Exception):
+    """An answer other than success: raised anywhere in a view, rendered by ``handle``."""
+
+    def __init__(self, status: int, code: str, detail: str, errors: Errors | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors or {}
+
+
+def body(status: int, code: str, detail: str, request_id: str, errors: Errors | None = None) -> dict[str, Any]:
+    """The members of a problem."""
+    return {
+        "type": f"urn:chaski:problem:{code}",
+        "title": _TITLES.get(status, "The request failed"),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "errors": dict(errors or {}),
+        "request_id": request_id,
+    }
+
+
+def handle(exception: Exception, context: Mapping[str, Any]) -> Response | None:
+    """DRF's exception handler: every exception of a view becomes a problem."""
+    set_rollback()
+    request_id = getattr(context["request"], "request_id", "")
+    problem, headers = _problem(exception)
+    if problem.status >= 500:
+        log.warning("request_failed", code=problem.code, error=type(exception).__name__)
+    content = body(problem.status, problem.code, problem.detail, request_id, problem.errors)
+    return Response(content, status=problem.status, headers=headers, content_type="application/problem+json")
+
+
+def _problem(exception: Exception) -> tuple[Problem, dict[str, str]]:
+    if isinstance(exception, Problem):
+        return exception, {}
+    if isinstance(exception, (OperationalError, InterfaceError, psycopg.OperationalError)):
+        detail = f"Nothing was stored. Repeat the request with the same key in {RETRY_SECONDS} seconds."
+        return Problem(503, "unavailable", detail), {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(exception, RequestDataTooBig):
+        return Problem(413, "too_large", "The body is larger than any request may be."), {}
+    if isinstance(exception, (Http404, exceptions.NotFound)):
+        return Problem(404, "not_found", "Nothing with this id belongs to this service."), {}
+    if isinstance(exception, exceptions.APIException):
+        return _of_framework(exception)
+    if isinstance(exception, (DatabaseError, DjangoValidationError)):
+        log.error("unexpected_database_error", error=type(exception).__name__, exc_info=exception)
+    else:
+        log.error("unexpected_error", error=type(exception).__name__, exc_info=exception)
+    return Problem(500, "internal", "Nothing was promised. The request id leads the operators to the cause."), {}
+
+
+def _of_framework(exception: exceptions.APIException) -> tuple[Problem, dict[str, str]]:
+    headers = {}
+    if header := getattr(exception, "auth_header", ""):
+        headers["WWW-Authenticate"] = str(header)
+    if wait := getattr(exception, "wait", None):
+        headers["Retry-After"] = str(int(wait) + 1)
+    codes = exception.get_codes()
+    code = codes if isinstance(codes, str) else "invalid"
+    code = {
+        "parse_error": "malformed",
+        "authentication_failed": "unauthenticated",
+        "not_authenticated": "unauthenticated",
+    }.get(code, code)
+    return Problem(exception.status_code, code, str(exception.detail)), headers
+
+
+def respond(request: HttpRequest, problem: Problem) -> JsonResponse:
+    """A problem outside of DRF's views."""
+    content = body(problem.status, problem.code, problem.detail, getattr(request, "request_id", ""), problem.errors)
+    return JsonResponse(content, status=problem.status, content_type="application/problem+json")

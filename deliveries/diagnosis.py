@@ -1,0 +1,181 @@
+"""Diagnosis: what is missing for messages to flow, each finding with its fix. Called by `manage.py doctor`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from channels.base import InvalidOption
+from channels.registry import UnknownProvider, provider_class
+from chaski.vocabulary import Lane
+from deliveries.delivery.accounts import owner
+from deliveries.doorbell import BROKER_ERRORS, Publisher
+from deliveries.models import Account
+from deliveries.secrets import Unsealable, unseal
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check saw, and what to do about it (empty when nothing is)."""
+
+    check: str
+    level: Level
+    found: str
+    fix: str = ""
+
+
+def worst(findings: list[Finding]) -> Level:
+    """The level of the whole."""
+    levels = {finding.level for finding in findings}
+    return next((level for level in (Level.BROKEN, Level.DEGRADED) if level in levels), Level.OK)
+
+
+def examine() -> list[Finding]:
+    """Every check, in the order in which they depend on each other."""
+    findings = list(_database())
+    if worst(findings) is Level.BROKEN:
+        return findings
+    checks: list[Callable[[], Iterator[Finding]]] = [_broker, _processes, _queue, _clock, _accounts, _partitions]
+    return [*findings, *(finding for check in checks for finding in check())]
+
+
+def _database() -> Iterator[Finding]:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('synchronous_commit'), current_setting('server_version')")
+            synchronous, version = cursor.fetchone()
+        plan = MigrationExecutor(connection).migration_plan(MigrationExecutor(connection).loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        reason = str(error).strip().splitlines()[0]
+        yield Finding("database", Level.BROKEN, f"does not answer: {reason}", "Start PostgreSQL, or mend DATABASE_URL.")
+        return
+    if plan:
+        yield Finding("database", Level.BROKEN, f"lacks {len(plan)} migrations", "Run `manage.py migrate`.")
+        return
+    if synchronous != "on":
+        fix = "Remove the override of synchronous_commit for this role and database."
+        yield Finding("database", Level.BROKEN, f"synchronous_commit is {synchronous}: a crash loses messages", fix)
+    yield Finding("database", Level.OK, f"PostgreSQL {version} answers, migrations are applied")
+
+
+def _broker() -> Iterator[Finding]:
+    publisher = Publisher()
+    started = time.monotonic()
+    try:
+        depths = {str(lane): publisher.depth(lane) for lane in Lane}
+    except BROKER_ERRORS as error:
+        fix = "Start Valkey, or mend CHASKI_BROKER_URL. Messages are accepted meanwhile and wait."
+        yield Finding("broker", Level.BROKEN, f"does not answer: {type(error).__name__}", fix)
+        return
+    finally:
+        publisher.close()
+    bells = ", ".join(f"{lane} {depth}" for lane, depth in depths.items())
+    took = (time.monotonic() - started) * 1000
+    yield Finding("broker", Level.OK, f"answers in {took:.0f} ms; bells waiting: {bells}")
+
+
+def _processes() -> Iterator[Finding]:
+    rows = _ask(
+        "SELECT kind, count(*) FROM heartbeat WHERE seen_at > chaski_now() - interval '20 seconds' GROUP BY kind"
+    )
+    alive = {row[0]: row[1] for row in rows}
+    starts = {
+        "worker": "Start one: `celery -A config worker --pool threads -Q urgent,normal,bulk,control`.",
+        "relay": "Start one: `manage.py relay`.",
+    }
+    for kind, start in starts.items():
+        if alive.get(kind):
+            yield Finding(kind, Level.OK, f"{alive[kind]} alive")
+        else:
+            yield Finding(kind, Level.BROKEN, "none was seen in the last 20 seconds", start)
+    beats = _ask("SELECT extract(epoch FROM chaski_now() - max(slot))::float8 FROM periodic_slot WHERE job = 'minute'")
+    age = beats[0][0]
+    if age is None or age > 300:
+        found = "never ran" if age is None else f"ran last {age:.0f} s ago"
+        yield Finding("beat", Level.DEGRADED, f"periodic work {found}", "Start one: `celery -A config beat`.")
+    else:
+        yield Finding("beat", Level.OK, f"periodic work ran {age:.0f} s ago")
+
+
+def _queue() -> Iterator[Finding]:
+    rows = _ask(
+        "SELECT count(*), coalesce(extract(epoch FROM chaski_now() - min(due_at)), 0)::float8 FROM pending"
+        " WHERE NOT blocked AND due_at <= chaski_now() AND lease_until IS NULL"
+    )
+    due, oldest = rows[0]
+    claims = _ask(
+        "SELECT extract(epoch FROM chaski_now() - max(claimed_at))::float8 FROM heartbeat WHERE kind = 'worker'"
+    )
+    claimed = (
+        f"; the last claim was {claims[0][0]:.0f} s ago" if claims[0][0] is not None else "; no worker has claimed yet"
+    )
+    if due and oldest > 60:
+        fix = "Look for a pause (`manage.py resume`), a stopped account, or too few workers."
+        yield Finding("queue", Level.DEGRADED, f"{due:,} due, the oldest for {oldest:.0f} s{claimed}", fix)
+    else:
+        yield Finding("queue", Level.OK, f"{due:,} due{claimed}")
+    held = _ask("SELECT count(*) FROM pause")[0][0]
+    if held:
+        yield Finding("pauses", Level.DEGRADED, f"{held} in force", "`manage.py resume` with the same flags ends one.")
+
+
+def _clock() -> Iterator[Finding]:
+    before = time.time()
+    database = _ask("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
+    skew = abs(database - (before + time.time()) / 2)
+    if skew > 5:
+        yield Finding("clock", Level.DEGRADED, f"{skew:.1f} s away from the database's", "Run NTP on both machines.")
+    else:
+        yield Finding("clock", Level.OK, f"within {skew:.1f} s of the database's")
+
+
+def _accounts() -> Iterator[Finding]:
+    accounts = list(Account.objects.all())
+    for account in accounts:
+        if account.stopped_at is not None:
+            fix = f"Mend its credentials, then `manage.py resume --account {account.name}`."
+            yield Finding("account", Level.DEGRADED, f"{account} stopped: {account.stopped_reason}", fix)
+        problem = _problem_of(account)
+        if problem:
+            yield Finding("account", Level.DEGRADED, f"{account}: {problem}", "Set it up again with `account create`.")
+    yield Finding("accounts", Level.OK, f"{len(accounts)} set up")
+
+
+def _problem_of(account: Account) -> str:
+    try:
+        cls = provider_class(account.channel, account.provider)
+        cls.check({**account.options, **unseal(owner(account.public_id), bytes(account.secrets))})
+    except (UnknownProvider, InvalidOption, Unsealable) as error:
+        return str(error)
+    return ""
+
+
+def _partitions() -> Iterator[Finding]:
+    there = _ask(
+        "SELECT to_regclass(to_char((now() + interval '1 month') AT TIME ZONE 'UTC', '\"message_y\"YYYY\"m\"MM'))"
+    )
+    if there[0][0] is None:
+        yield Finding(
+            "partitions", Level.BROKEN, "next month's is missing", "Start beat, or run `chaski_ensure_partitions(3)`."
+        )
+
+
+def _ask(sql: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()

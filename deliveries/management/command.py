@@ -1,0 +1,105 @@
+"""What every command of Chaski shares: JSON on stdout when asked for, everything else on stderr, one clear error line."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError
+
+from deliveries.models import Account, Message, Service
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Command(BaseCommand):
+    """Base of the commands. Machine-readable output goes to stdout, words for people to stderr."""
+
+    requires_system_checks: list[str] = []
+
+    def say(self, text: str = "") -> None:
+        """A line for people."""
+        self.stderr.write(text, style_func=str)
+
+    def give(self, data: Any) -> None:
+        """The machine-readable answer."""
+        self.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False))
+
+    def add_json(self, parser: ArgumentParser) -> None:
+        """The flag that all reporting commands take."""
+        parser.add_argument("--json", action="store_true", help="print the answer as JSON on stdout")
+
+
+def actor() -> str:
+    """Who runs this command, for the audit."""
+    try:
+        return f"shell:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"shell:{os.getuid()}"
+
+
+def leave(code: int) -> None:
+    """End with ``code`` where the answer is the exit code."""
+    if code:
+        sys.exit(code)
+
+
+def service_named(name: str) -> Service:
+    """The service ``name``. Raises ``CommandError`` naming those that exist."""
+    found = Service.objects.filter(name=name).first()
+    if found is None:
+        names = ", ".join(Service.objects.order_by("name").values_list("name", flat=True)[:20])
+        raise CommandError(
+            f"there is no service {name!r}; there is {names or 'none yet: `manage.py service create NAME`'}"
+        )
+    return found
+
+
+def account_named(name: str, service: Service | None = None) -> Account:
+    """The account ``name``, the service's own before a shared one. Raises ``CommandError``."""
+    found = Account.objects.filter(name=name)
+    if service is not None:
+        found = found.filter(service=service) or found.filter(service=None)
+    accounts = list(found[:2])
+    if len(accounts) == 1:
+        return accounts[0]
+    names = ", ".join(sorted(set(Account.objects.values_list("name", flat=True)))[:20])
+    if not accounts:
+        raise CommandError(f"there is no account {name!r}; there is {names or 'none yet'}")
+    raise CommandError(f"several services have an account {name!r}; say which with --service")
+
+
+def message_with(given: str) -> Message:
+    """The message with the id ``given``. Raises ``CommandError``."""
+    try:
+        return Message.objects.get(pk=UUID(given))
+    except ValueError as error:
+        raise CommandError(
+            f"{given!r} is not a message id; it looks like 01980000-0000-7000-8000-000000000000"
+        ) from error
+    except Message.DoesNotExist as error:
+        raise CommandError(f"there is no message {given}") from error
+
+
+def pairs(given: list[str] | None) -> dict[str, str]:
+    """``["k=v"]`` as a dictionary. Raises ``CommandError``."""
+    found = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise CommandError(f"{item!r} is not of the form name=value")
+        found[name] = value
+    return found
+
+
+def duration(given: str) -> timedelta:
+    """``90s``, ``5m``, ``1h``, ``7d``. Raises ``ValueError``."""
+    if given[-1:] not in _UNITS or not given[:-1].isdigit():
+        raise ValueError(f"{given!r} is not a duration such as 90s, 5m, 1h or 7d")
+    return timedelta(seconds=int(given[:-1]) * _UNITS[given[-1]])

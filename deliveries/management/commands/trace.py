@@ -1,0 +1,41 @@
+"""`manage.py trace`: the whole life of one message in order."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from deliveries.management.command import Command as Base
+from deliveries.management.command import message_with
+from deliveries.trace import trace
+
+
+class Command(Base):
+    help = "Tell the whole life of one message: events, attempts with the provider's answers, receipts, acts."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("message_id")
+        self.add_json(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        message = message_with(options["message_id"])
+        found = trace(message)
+        if options["json"]:
+            self.give(
+                {
+                    "id": message.pk,
+                    "status": str(found.status),
+                    "channel": message.channel,
+                    "provider": message.provider,
+                    "waiting_for": found.waiting.reason if found.waiting else None,
+                    "waiting_until": found.waiting.until if found.waiting else None,
+                    "entries": [asdict(entry) for entry in found.entries],
+                }
+            )
+            return
+        self.stdout.write(f"{message.pk}  {message.channel} through {message.provider}  {found.status}")
+        for entry in found.entries:
+            self.stdout.write(f"  {entry.at:%Y-%m-%d %H:%M:%S.%f}  {entry.kind:<8} {entry.words}")
+        if found.waits:
+            self.stdout.write(f"  It {found.waits}.")

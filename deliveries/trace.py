@@ -1,0 +1,150 @@
+"""The whole life of one message in order, in data and in plain words. Called by `manage.py trace`, the API and the admin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from chaski.vocabulary import Status
+from deliveries import reading
+from deliveries.models import Account, Attempt, Audit, Event, Message, Pending, Receipt
+from deliveries.models.evidence import ReceiptEffect
+
+_WAITS = {
+    "schedule": "its time to be sent",
+    "retry": "its next attempt",
+    "rate_limit": "the provider to take more",
+    "breaker": "the provider to recover",
+    "predecessor": "the message before it with the same ordering key",
+    "quiet_hours": "the end of the recipient's quiet hours",
+    "quota": "the service's quota",
+    "paused": "an operator to resume what is paused",
+    "operator": "an operator",
+}
+_EFFECTS = dict(ReceiptEffect.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened. ``kind`` is event, attempt, receipt or act; ``words`` say it to people."""
+
+    at: datetime
+    kind: str
+    words: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A message, everything that happened to it in order, and what it waits for."""
+
+    message: Message
+    status: Status
+    waiting: reading.Waiting | None
+    entries: list[Entry]
+
+    @property
+    def waits(self) -> str:
+        """In words what the message waits for; empty when it waits for nothing."""
+        if self.waiting is None:
+            return ""
+        what = _WAITS.get(self.waiting.reason, self.waiting.reason)
+        return f"waits for {what}" + (
+            f" until {self.waiting.until:%Y-%m-%d %H:%M:%S} UTC" if self.waiting.until else ""
+        )
+
+
+def trace(message: Message) -> Trace:
+    """The life of ``message``: five queries, whatever happened."""
+    pending = Pending.objects.filter(pk=message.pk).first()
+    now, pauses = reading.now_and_pauses()
+    entries = [*_events(message), *_attempts(message), *_receipts(message), *_acts(message)]
+    return Trace(
+        message=message,
+        status=reading.effective_status(message, pending),
+        waiting=reading.waiting(pending, pauses, now),
+        entries=sorted(entries, key=lambda entry: entry.at),
+    )
+
+
+def _events(message: Message) -> list[Entry]:
+    found = []
+    for event in Event.objects.filter(message_id=message.pk).order_by("sequence"):
+        by = f" by {event.actor}" if event.actor else ""
+        why = f": {event.reason}" if event.reason else ""
+        words = "accepted and queued" if event.sequence == 1 else f"{event.status.replace('_', ' ')}{by}{why}"
+        data = {
+            "sequence": event.sequence,
+            "status": event.status,
+            "actor": event.actor,
+            "attempt": event.attempt,
+            "reason": event.reason,
+        }
+        found.append(Entry(event.at, "event", words, data))
+    return found
+
+
+def _attempts(message: Message) -> list[Entry]:
+    accounts = dict(Account.objects.values_list("pk", "name"))
+    found = []
+    for attempt in Attempt.objects.filter(message_id=message.pk).order_by("number"):
+        data = attempt_data(attempt, accounts.get(attempt.account_id, ""))
+        answer = " ".join(part for part in (attempt.outcome, attempt.code, attempt.detail) if part) or "under way"
+        words = f"attempt {attempt.number} through {data['account']}: {answer}"
+        if attempt.late:
+            words += f"; after its lease the worker reported {attempt.late['outcome']} {attempt.late['code']}".rstrip()
+        found.append(Entry(attempt.begun_at or attempt.opened_at, "attempt", words, data))
+    return found
+
+
+def attempt_data(attempt: Attempt, account: str) -> dict[str, Any]:
+    """One attempt as the API shows it."""
+    return {
+        "number": attempt.number,
+        "account": account,
+        "opened_at": attempt.opened_at,
+        "begun_at": attempt.begun_at,
+        "finished_at": attempt.finished_at,
+        "outcome": attempt.outcome,
+        "code": attempt.code,
+        "detail": attempt.detail,
+        "provider_message_id": attempt.provider_message_id,
+        "task_id": attempt.task_id,
+        "worker": attempt.worker,
+        "late": attempt.late,
+    }
+
+
+def receipt_data(receipt: Receipt) -> dict[str, Any]:
+    """One receipt as the API shows it."""
+    return {
+        "kind": receipt.kind,
+        "at": receipt.at,
+        "received_at": receipt.received_at,
+        "applied_at": receipt.applied_at,
+        "effect": receipt.effect,
+        "code": receipt.code,
+        "detail": receipt.detail,
+    }
+
+
+def _receipts(message: Message) -> list[Entry]:
+    found = []
+    for receipt in Receipt.objects.filter(message_id=message.pk).order_by("pk"):
+        said = " ".join(part for part in (receipt.kind, receipt.code, receipt.detail) if part)
+        words = f"receipt: {said} ({_EFFECTS.get(receipt.effect, 'waits to be applied')})"
+        found.append(Entry(receipt.received_at, "receipt", words, receipt_data(receipt)))
+    return found
+
+
+def _acts(message: Message) -> list[Entry]:
+    return [
+        Entry(
+            act.at,
+            "act",
+            f"{act.actor} asked for: {act.action}" + (f" ({act.reason})" if act.reason else ""),
+            {"actor": act.actor, "action": act.action, "reason": act.reason},
+        )
+        for act in Audit.objects.filter(target=str(message.pk)).order_by("pk")
+    ]
