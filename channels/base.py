@@ -237,9 +237,14 @@ class Provider(ABC):
     #: Whole time of one attempt in seconds, counted from before the claim; the lease is three times an HTTP deadline.
     deadline_seconds: ClassVar[float] = 20.0
     lease_seconds: ClassVar[float] = 60.0
+    #: How long ``send`` waits for the vendor. Less than the deadline, so that a hang is classed in ``send``, which
+    #: knows whether anything had left, and not by a cancellation from outside.
+    call_seconds: float = 15.0
     #: How many attempts one worker process may have in flight through this provider.
     window: ClassVar[int] = 200
     options: ClassVar[Sequence[Option]] = ()
+    #: What ``send`` understands in a message's own ``options``: name -> what it does.
+    message_options: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         """``settings`` are the account's options and secrets together, checked by ``check``, defaults filled in."""
@@ -249,6 +254,13 @@ class Provider(ABC):
     @abstractmethod
     async def send(self, outbound: Outbound) -> Accepted:
         """Hand one message to the vendor. Raises a ``SendError``; anything else counts as in doubt."""
+
+    def redact(self, text: str) -> str:
+        """A vendor's ``text`` with the account's secrets blanked, fit for ``SendError.detail``."""
+        for option in self.options:
+            secret = self.settings.get(option.name, "") if option.secret else ""
+            text = text.replace(secret, "[secret]") if secret else text
+        return text
 
     async def close(self) -> None:
         """Give back what is held open (pools, sessions); called when the account changes or the process ends."""
@@ -268,7 +280,9 @@ class Provider(ABC):
         known = {option.name: option for option in cls.options}
         for name in settings:
             if name not in known:
-                raise InvalidOption(name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}")
+                raise InvalidOption(
+                    name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}"
+                )
         for option in cls.options:
             if option.required and not settings.get(option.name):
                 raise InvalidOption(option.name, f"{cls.name} needs it: {option.help}")
@@ -277,4 +291,9 @@ class Provider(ABC):
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Field -> reason for content that this vendor is known to refuse (too long, empty), checked at the door."""
-        return {} if outbound.text or outbound.html else {"text": "must not be empty"}
+        refused = {} if outbound.text or outbound.html else {"text": "must not be empty"}
+        unknown = sorted(set(outbound.options) - set(cls.message_options))
+        if unknown:
+            known = ", ".join(cls.message_options) or "none"
+            refused["options"] = f"{cls.name} has no option {', '.join(unknown)}; it knows {known}"
+        return refused

@@ -1,0 +1,106 @@
+"""The simulator as a process: its HTTP and SMTP ports and its ledger.
+
+Called by `manage.py simulator` (``serve``) and by tests (``running``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from channels.simulator.desk import Desk
+from channels.simulator.ledger import Ledger
+from channels.simulator.receipts import Postman
+from channels.simulator.smtp import session_protocol
+from channels.simulator.wires import Wires
+
+HANG_SECONDS = 60.0
+LATE_SECONDS = 5.0
+_BACKLOG = 1024
+_BODY_LIMIT = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a started simulator listens."""
+
+    host: str
+    port: int
+    smtp_port: int
+    desk: Desk
+
+    @property
+    def url(self) -> str:
+        """The base of every HTTP vendor: ``{url}/twilio``, ``{url}/telegram``, ``{url}/webhook``."""
+        return f"http://{self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def running(
+    ledger_path: Path,
+    *,
+    port: int = 0,
+    smtp_port: int = 0,
+    host: str = "127.0.0.1",
+    seed: str | None = None,
+    fault_rate: float = 0.0,
+    hang_seconds: float = HANG_SECONDS,
+    late_seconds: float = LATE_SECONDS,
+) -> AsyncIterator[Running]:
+    """A simulator on ``port`` and ``smtp_port`` (0 picks free ones) while the block runs.
+
+    ``fault_rate`` is the share, 0 to 1, of attempts to ordinary recipients that fail, the same ones for the
+    same ``seed``. ``hang_seconds`` is the length of a hang, ``late_seconds`` of a late receipt. Raises
+    ``OSError`` where a port is taken or the ledger cannot be written.
+    """
+    ledger = Ledger(ledger_path)
+    desk = Desk(
+        ledger, seed=seed, fault_rate=fault_rate, hang_seconds=hang_seconds, late_seconds=late_seconds
+    )
+    postman = Postman(late_seconds)
+    runner = _runner(Wires(desk, postman))
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+        await site.start()
+        loop = asyncio.get_running_loop()
+        mail = await loop.create_server(lambda: session_protocol(desk), host, smtp_port, backlog=_BACKLOG)
+        async with mail:
+            yield Running(host, runner.addresses[0][1], mail.sockets[0].getsockname()[1], desk)
+    finally:
+        desk.close()
+        await runner.cleanup()
+        await postman.close()
+        await ledger.close()
+
+
+async def serve(
+    port: int,
+    smtp_port: int,
+    ledger_path: Path,
+    *,
+    seed: str | None = None,
+    fault_rate: float = 0.0,
+    hang_seconds: float = HANG_SECONDS,
+) -> None:
+    """Run until cancelled."""
+    async with running(
+        ledger_path,
+        port=port,
+        smtp_port=smtp_port,
+        seed=seed,
+        fault_rate=fault_rate,
+        hang_seconds=hang_seconds,
+    ):
+        await asyncio.Event().wait()
+
+
+def _runner(wires: Wires) -> web.AppRunner:
+    app = web.Application(client_max_size=_BODY_LIMIT)
+    app.add_routes(wires.routes())
+    return web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -1,0 +1,23 @@
+"""The Celery application: queues, periodic work. Started by `celery -A config`."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+from kombu import Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+#: One queue per lane and one for operators' and periodic tasks.
+QUEUES = ("urgent", "normal", "bulk", "control")
+
+app = Celery("chaski")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+# No named exchange: after the broker is emptied a publish through one returns an id and stores nothing.
+app.conf.task_queues = [Queue(name) for name in QUEUES]
+app.conf.beat_schedule = {
+    "maintain": {"task": "chaski.maintain", "schedule": 60.0, "options": {"queue": "control", "expires": 55}},
+    "backend-cleanup": {"task": "celery.backend_cleanup", "schedule": 3600.0, "options": {"queue": "control"}},
+}
+app.autodiscover_tasks(["deliveries"])

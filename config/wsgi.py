@@ -1,0 +1,15 @@
+"""The WSGI application that gunicorn serves."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+# The Celery application must be the current one before anything rings.
+import config.celery
+
+application = get_wsgi_application()
+__all__ = ["application", "config"]

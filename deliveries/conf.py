@@ -1,0 +1,73 @@
+"""The numbers of the delivery engine, read once from Django's settings and typed. Read by every module of this app.
+
+The durations belong together: a lease must outlive a deadline, a sweep must come after a lease. Tests scale them all at
+once with ``CHASKI_TIME_SCALE``; nothing else may change one alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from django.conf import settings
+
+from channels.base import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Every duration of the engine, in seconds, multiplied by ``scale`` where it is a matter of taste."""
+
+    scale: float = 1.0
+    relay_tick_seconds: float = 1.0
+    sweep_seconds: float = 5.0
+    task_run_seconds: float = 5.0
+    record_seconds: float = 0.02
+    bell_slot_seconds: float = 15.0
+    pause_cache_seconds: float = 0.5
+    account_cache_seconds: float = 2.0
+
+    def deadline(self, provider: type[Provider]) -> float:
+        """Seconds that one attempt may take, counted from before its claim."""
+        return provider.deadline_seconds * self.scale
+
+    def lease(self, provider: type[Provider]) -> float:
+        """Seconds for which a claim holds; longer than any deadline by the time a record may need."""
+        return provider.lease_seconds * self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of anything there may be at once, or in one request."""
+
+    claim_rows: int = 250
+    record_rows: int = 250
+    ring_ids: int = 100
+    ring_backlog: int = 5_000
+    queue_bells: int = 64
+    batch_rows: int = 10_000
+    batch_bytes: int = 10_000_000
+    stream_rows: int = 1_000_000
+    message_bytes: int = 1_000_000
+    text_chars: int = 100_000
+    crashes: int = 3
+    page_rows: int = 200
+
+
+@cache
+def timings() -> Timings:
+    """The durations of this process."""
+    scale: float = settings.CHASKI_TIME_SCALE
+    return Timings(
+        scale=scale,
+        relay_tick_seconds=1.0 * scale,
+        sweep_seconds=5.0 * scale,
+        task_run_seconds=5.0 * scale,
+        bell_slot_seconds=15.0 * scale,
+    )
+
+
+@cache
+def limits() -> Limits:
+    """The bounds of this process."""
+    return Limits()

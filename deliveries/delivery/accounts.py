@@ -1,0 +1,109 @@
+"""The accounts as the engine uses them: a provider ready to send, and the retry policy. Read again when they change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+
+from channels.base import InvalidOption, Provider
+from channels.http import HttpClient
+from channels.registry import UnknownProvider, provider_class
+from deliveries.conf import timings
+from deliveries.models.accounts import InDoubtPolicy
+from deliveries.retry import Policy
+from deliveries.secrets import Unsealable, unseal
+from deliveries.sql import Cursor
+
+log = structlog.get_logger(__name__)
+
+READ = """
+SELECT id, public_id, service_id, channel, provider, options, secrets, in_doubt_policy, blind_retries, updated_at
+FROM account WHERE id = ANY(%(ids)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAccount:
+    """An account that can send, or (``provider`` None) the reason why it cannot."""
+
+    id: int
+    channel: str
+    updated_at: datetime
+    policy: Policy
+    receipts_url: str = ""
+    provider: Provider | None = None
+    problem: str = ""
+
+
+class Accounts:
+    """The accounts of one worker process. A provider lives as long as its account stays as it is."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        self._live: dict[int, LiveAccount] = {}
+        self._read_at: dict[int, float] = {}
+
+    def get(self, cursor: Cursor, ids: Sequence[int]) -> Mapping[int, LiveAccount]:
+        """The accounts ``ids``, at most two seconds old."""
+        now = time.monotonic()
+        oldest = now - timings().account_cache_seconds
+        stale = [account_id for account_id in set(ids) if self._read_at.get(account_id, float("-inf")) < oldest]
+        if stale:
+            cursor.execute(READ, {"ids": stale})
+            for row in cursor.fetchall():
+                self._keep(row)
+            self._read_at.update(dict.fromkeys(stale, now))
+        return self._live
+
+    def _keep(self, row: Sequence[Any]) -> None:
+        account_id, updated_at = row[0], row[-1]
+        known = self._live.get(account_id)
+        if known is None or known.updated_at != updated_at:
+            self._live[account_id] = live(row, self._http)
+
+
+def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
+    """One account from its row; a mistake in its set-up becomes its ``problem``."""
+    account_id, public_id, service_id, channel, name, options, sealed, doubt, blind, updated_at = row
+    policy = Policy(
+        base_seconds=2.0 * timings().scale,
+        blind_retries=blind,
+        hold_in_doubt=doubt != InDoubtPolicy.RETRY,
+    )
+    try:
+        cls = provider_class(channel, name)
+        configured = cls.check({**options, **unseal(owner(public_id), bytes(sealed))})
+    except (UnknownProvider, InvalidOption, Unsealable) as error:
+        log.error("account_unusable", account=account_id, error=str(error))
+        return LiveAccount(account_id, channel, updated_at, policy, problem=str(error))
+    return LiveAccount(
+        id=account_id,
+        channel=channel,
+        updated_at=updated_at,
+        policy=policy if not cls.idempotent else idempotent(policy),
+        receipts_url=f"{settings.CHASKI_PUBLIC_URL}/receipts/{public_id}" if cls.receipts else "",
+        provider=cls(configured, http),
+    )
+
+
+def gone(account_id: int) -> LiveAccount:
+    """An account that a message names and the database does not have."""
+    now = datetime.now(UTC)
+    return LiveAccount(account_id, "", now, Policy(), problem=f"account {account_id} does not exist any more")
+
+
+def idempotent(policy: Policy) -> Policy:
+    """The policy for a provider that knows our key: a repeat is no risk."""
+    return Policy(base_seconds=policy.base_seconds, blind_retries=policy.blind_retries, idempotent=True)
+
+
+def owner(public_id: UUID) -> str:
+    """The name that an account's secrets are sealed for."""
+    return f"account:{public_id}"

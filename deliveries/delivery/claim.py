@@ -1,0 +1,224 @@
+"""Claiming: taking due messages under a lease, fairly between services, and committing that their calls begin.
+
+Called by the engine. Many workers claim at once: rows that another one holds are skipped, never waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from chaski.vocabulary import Lane
+from deliveries.models.messages import LANES
+from deliveries.pausing import Pauses
+from deliveries.sql import Cursor
+
+ELIGIBLE = """
+    p.channel = %(channel)s AND NOT p.blocked AND p.due_at <= chaski_now() AND p.lease_until IS NULL
+    AND p.suspect = %(solitary)s AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
+    AND (p.batch_id IS NULL OR p.batch_id <> ALL(%(batches)s::uuid[]))
+"""
+
+BY_ID = f"""
+picked AS MATERIALIZED (
+    SELECT p.message_id FROM pending p WHERE p.message_id = ANY(%(ids)s::uuid[]) AND {ELIGIBLE}
+    ORDER BY p.message_id LIMIT %(n)s FOR UPDATE SKIP LOCKED
+)"""
+
+#: Turns: each service of a lane gets its share of the batch; what some leave over the others may have.
+BY_TURN = f"""
+turn AS MATERIALIZED (
+    SELECT lane, service_id, random() AS r,
+           greatest(1, ceil(%(n)s::numeric / count(*) OVER (PARTITION BY lane)))::int AS quota
+    FROM unnest(%(lanes)s::smallint[], %(services)s::int[]) AS u(lane, service_id)
+), fair AS MATERIALIZED (
+    SELECT x.message_id FROM (SELECT * FROM turn ORDER BY lane, r) t CROSS JOIN LATERAL (
+        SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id AND {ELIGIBLE}
+        ORDER BY p.due_at LIMIT t.quota FOR UPDATE SKIP LOCKED) x
+    LIMIT %(n)s
+), more AS MATERIALIZED (
+    SELECT x.message_id FROM (SELECT * FROM turn ORDER BY lane, r) t CROSS JOIN LATERAL (
+        SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id AND {ELIGIBLE}
+            AND NOT EXISTS (SELECT 1 FROM fair WHERE fair.message_id = p.message_id)
+        ORDER BY p.due_at LIMIT %(n)s FOR UPDATE SKIP LOCKED) x
+    LIMIT greatest(0, %(n)s - (SELECT count(*) FROM fair))
+), picked AS MATERIALIZED (SELECT message_id FROM fair UNION ALL SELECT message_id FROM more)"""
+
+#: The lease changes only columns that no index mentions, so the row stays in place; the attempt is written ahead.
+LEASE = """
+, leased AS (
+    UPDATE pending p SET lease_until = chaski_now() + make_interval(secs => %(lease)s), lease_token = %(token)s,
+        attempt_count = p.attempt_count + 1, solitary = %(solitary)s
+    FROM picked WHERE p.message_id = picked.message_id RETURNING p.*
+), opened AS (
+    INSERT INTO attempt (message_id, number, token, account_id, worker, task_id, opened_at, outcome, code, detail,
+        provider_message_id)
+    SELECT message_id, attempt_count, %(token)s, account_id, %(worker)s, %(task_id)s, chaski_now(), '', '', '', ''
+    FROM leased
+)
+SELECT l.message_id, l.attempt_count, l.service_id, l.account_id, l.tries, l.blind_count, l.crash_count, l.expires_at,
+       l.suspect, l.ordering_key, chaski_now(), m.recipient, m.content, m.options, m.metadata, m.reference, m.origin,
+       m.created_at
+FROM leased l JOIN message m ON m.id = l.message_id
+"""
+
+CLAIM_IDS = f"WITH {BY_ID}{LEASE}"
+CLAIM_DUE = f"WITH {BY_TURN}{LEASE}"
+
+#: A loose index scan: one probe per (lane, service), however many rows each has.
+TURNS = """
+WITH RECURSIVE turn AS (
+    (SELECT lane, service_id FROM pending WHERE channel = %(channel)s AND NOT blocked AND lane <= %(lane)s
+     ORDER BY lane, service_id LIMIT 1)
+    UNION ALL
+    SELECT x.lane, x.service_id FROM turn CROSS JOIN LATERAL (
+        SELECT p.lane, p.service_id FROM pending p WHERE p.channel = %(channel)s AND NOT p.blocked
+            AND p.lane <= %(lane)s AND (p.lane, p.service_id) > (turn.lane, turn.service_id)
+        ORDER BY p.lane, p.service_id LIMIT 1) x
+)
+SELECT lane, service_id FROM turn
+"""
+
+BEGIN = """
+WITH mine AS MATERIALIZED (
+    SELECT p.message_id, p.expires_at <= chaski_now() AS expired, EXISTS (
+        SELECT 1 FROM suppression s WHERE s.channel = p.channel AND s.recipient = m.recipient
+            AND (s.service_id IS NULL OR s.service_id = p.service_id)) AS suppressed
+    FROM pending p JOIN message m ON m.id = p.message_id
+    WHERE p.message_id = ANY(%(ids)s::uuid[]) AND p.lease_token = %(token)s AND p.lease_until > chaski_now()
+), begun AS (
+    UPDATE attempt a SET begun_at = chaski_now() FROM mine
+    WHERE a.message_id = mine.message_id AND a.token = %(token)s AND NOT mine.expired AND NOT mine.suppressed
+)
+SELECT message_id, expired, suppressed FROM mine
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message under lease: what the send needs and what the decision afterwards needs."""
+
+    id: UUID
+    number: int
+    token: UUID
+    service_id: int
+    account_id: int
+    tries: int
+    blind_count: int
+    crash_count: int
+    expires_at: datetime
+    suspect: bool
+    ordering_key: str
+    opened_at: datetime
+    recipient: str
+    content: dict[str, Any]
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    reference: str
+    origin: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What may be claimed: up to ``n`` of ``channel`` in ``lane`` or a more urgent one, or among ``ids``."""
+
+    channel: str
+    lane: Lane
+    n: int
+    lease_seconds: float
+    worker: str
+    task_id: str
+    pauses: Pauses
+    resting: frozenset[int] = frozenset()
+    ids: tuple[str, ...] = ()
+    solitary: bool = False
+
+
+class Turns:
+    """Which services have something waiting, asked at most twice a second per channel and lane."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._known: dict[tuple[str, Lane], tuple[float, list[tuple[int, int]]]] = {}
+
+    def of(self, cursor: Cursor, channel: str, lane: Lane, *, fresh: bool) -> list[tuple[int, int]]:
+        """(lane number, service id) pairs; ``fresh`` asks the database in any case."""
+        read_at, turns = self._known.get((channel, lane), (float("-inf"), []))
+        if fresh or time.monotonic() - read_at > self._seconds:
+            cursor.execute(TURNS, {"channel": channel, "lane": LANES.index(lane)})
+            turns = [(row[0], row[1]) for row in cursor.fetchall()]
+            self._known[channel, lane] = (time.monotonic(), turns)
+        return turns
+
+
+@dataclass(slots=True)
+class Claimer:
+    """Claims for one worker process."""
+
+    turns: Turns = field(default_factory=lambda: Turns(0.5))
+
+    def claim(self, cursor: Cursor, request: Request) -> list[Claimed]:
+        """Lease what may be had; its attempts are open when the caller's transaction commits."""
+        if request.pauses.hold(request.channel) or request.n <= 0:
+            return []
+        token = uuid4()
+        parameters = self._parameters(request, token)
+        if request.ids:
+            cursor.execute(CLAIM_IDS, {**parameters, "ids": list(request.ids)})
+            return [_claimed(row, token) for row in cursor.fetchall()]
+        found = self._by_turn(cursor, request, parameters, token, fresh=False)
+        # The cached turns may miss a service that has just begun to send.
+        return found or self._by_turn(cursor, request, parameters, token, fresh=True)
+
+    def _by_turn(
+        self, cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, *, fresh: bool
+    ) -> list[Claimed]:
+        turns = self.turns.of(cursor, request.channel, request.lane, fresh=fresh)
+        if not turns:
+            return []
+        lanes, services = [lane for lane, _ in turns], [service for _, service in turns]
+        cursor.execute(CLAIM_DUE, {**parameters, "lanes": lanes, "services": services})
+        return [_claimed(row, token) for row in cursor.fetchall()]
+
+    @staticmethod
+    def _parameters(request: Request, token: UUID) -> dict[str, Any]:
+        return {
+            "channel": request.channel,
+            "n": request.n,
+            "lease": request.lease_seconds,
+            "token": token,
+            "worker": request.worker,
+            "task_id": request.task_id,
+            "solitary": request.solitary,
+            "accounts": sorted(request.pauses.accounts | request.resting),
+            "paused": sorted(request.pauses.services),
+            "batches": sorted(request.pauses.batches),
+        }
+
+
+def _claimed(row: Sequence[Any], token: UUID) -> Claimed:
+    message_id, number, *rest = row
+    return Claimed(message_id, number, token, *rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the last look before the calls said."""
+
+    go: frozenset[UUID]
+    expired: frozenset[UUID]
+    suppressed: frozenset[UUID]
+
+
+def begin(cursor: Cursor, token: UUID, ids: Sequence[UUID]) -> Begun:
+    """Commit that the calls of ``ids`` begin. What is in none of the three sets is no longer ours: do not touch it."""
+    cursor.execute(BEGIN, {"ids": list(ids), "token": token})
+    rows = cursor.fetchall()
+    expired = frozenset(row[0] for row in rows if row[1])
+    suppressed = frozenset(row[0] for row in rows if row[2]) - expired
+    return Begun(frozenset(row[0] for row in rows) - expired - suppressed, expired, suppressed)

@@ -1,0 +1,55 @@
+"""The delivery engine's own connections. One owner thread at a time each; never held during a provider call.
+
+Celery closes Django's connection after every task, which would cost a reconnection for each; the engine keeps its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any
+
+import psycopg
+from django.db import connections
+
+from deliveries.sql import Cursor
+
+#: A plan that scans a whole partition is never right here; cached plans of an empty, analysed one would choose it.
+SESSION = "SET enable_seqscan = off; SET statement_timeout = '5s'; SET application_name = 'chaski-engine'"
+
+
+class EngineConnection:
+    """A connection that opens itself when it is needed and drops itself when it breaks. Thread-safe by a lock."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A cursor inside one transaction, committed at the end. Raises ``psycopg.Error``."""
+        with self._lock:
+            try:
+                connection = self._open()
+                with connection.transaction(), connection.cursor() as cursor:
+                    yield cursor
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Close; the next transaction opens another."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            parameters = connections["default"].get_connection_params()
+            for name in ("cursor_factory", "context", "prepare_threshold", "server_side_binding"):
+                parameters.pop(name, None)
+            self._connection = psycopg.connect(**parameters, autocommit=True)
+            self._connection.execute(SESSION)
+        return self._connection

@@ -1,0 +1,269 @@
+"""The engine of one worker process: claims in task threads, sends on one asyncio loop, records on one thread.
+
+Called by the delivery tasks. No transaction and no connection is held while providers answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+
+from channels.http import HttpClient
+from channels.registry import providers
+from chaski.vocabulary import ErrorClass, Lane, Status
+from deliveries import pausing
+from deliveries.conf import limits, timings
+from deliveries.delivery.accounts import Accounts, LiveAccount, gone
+from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
+from deliveries.delivery.crashes import crash_point
+from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.hands import Hand, Tally
+from deliveries.delivery.recorder import Recorder, Result
+from deliveries.delivery.sending import send
+from deliveries.delivery.settle import Settlement
+from deliveries.delivery.window import Window
+from deliveries.doorbell import doorbell
+from deliveries.retry import Decision, History, Outcome, decide
+from deliveries.sql import Cursor
+
+log = structlog.get_logger(__name__)
+
+_EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the call could begin")
+_SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
+
+
+class Engine:
+    """Everything that one worker process shares between its tasks. Thread-safe."""
+
+    #: Tasks at work on one channel and lane in one process; a further bell only wakes them.
+    HANDS = 2
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+        self.loop = asyncio.new_event_loop()
+        self.claimed_at: float | None = None
+        self._stopping = threading.Event()
+        self._claims = EngineConnection()
+        self._claimer = Claimer()
+        self._recorder = Recorder(self.in_flight)
+        self._windows: dict[str, Window] = {}
+        self._hands: list[Hand] = []
+        self._lock = threading.Lock()
+        self._solitary = threading.Lock()
+        self._resting: dict[int, float] = {}
+        self._pauses: tuple[float, pausing.Pauses] | None = None
+        self._accounts: Accounts | None = None
+        self._thread = threading.Thread(target=self._run_loop, name="chaski-loop", daemon=True)
+
+    def start(self) -> None:
+        """Start the loop and the recorder."""
+        self._thread.start()
+        self._recorder.start()
+        self._accounts = asyncio.run_coroutine_threadsafe(self._open(), self.loop).result(10)
+
+    async def _open(self) -> Accounts:
+        return Accounts(HttpClient())
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def stop_claiming(self) -> None:
+        """Take nothing more; what is under way goes on."""
+        self._stopping.set()
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until every call is recorded, at most ``seconds``; was it so?"""
+        until = time.monotonic() + seconds
+        while self.in_flight() and time.monotonic() < until:
+            time.sleep(0.05)
+        return not self.in_flight()
+
+    def in_flight(self) -> int:
+        """Calls under way or not yet recorded, on all channels."""
+        return sum(window.taken for window in list(self._windows.values()))
+
+    def drain(self, channel: str, lane: Lane, ids: Sequence[str], task_id: str) -> Tally:
+        """Send what is due on ``channel`` in ``lane`` or a more urgent one, ``ids`` first, for at most five seconds.
+
+        When enough hands are at work on the channel already, they are told to look again. Raises ``psycopg.Error``
+        when the database is away; then nothing was claimed.
+        """
+        hand = self._take_hand(channel, lane, task_id)
+        if hand is None:
+            return Tally()
+        try:
+            return self._work(hand, tuple(ids))
+        finally:
+            with self._lock:
+                self._hands.remove(hand)
+
+    def _take_hand(self, channel: str, lane: Lane, task_id: str) -> Hand | None:
+        with self._lock:
+            busy = [hand for hand in self._hands if (hand.channel, hand.lane) == (channel, lane)]
+            if len(busy) >= self.HANDS:
+                for hand in busy:
+                    hand.ring()
+                return None
+            hand = Hand(channel, lane, task_id)
+            self._hands.append(hand)
+            return hand
+
+    def _work(self, hand: Hand, ids: tuple[str, ...]) -> Tally:
+        end = time.monotonic() + timings().task_run_seconds
+        window = self._window(hand.channel)
+        while (left := end - time.monotonic()) > 0 and not self._stopping.is_set():
+            room = window.take(limits().claim_rows)
+            if not room:
+                window.wait(min(left, 0.1))
+                continue
+            taken = self._claim(hand, window, room, ids)
+            more, ids = taken or bool(ids), ()
+            if taken == room:
+                doorbell.ring(hand.channel, hand.lane)  # others may help
+            if more or self._claim_suspect(hand, window) or hand.pause(left):
+                continue
+            if not hand.tally.in_flight:
+                break
+        return hand.tally
+
+    def _window(self, channel: str) -> Window:
+        with self._lock:
+            if channel not in self._windows:
+                classes = [cls for (served, name), cls in providers().items() if served == channel and name != "sandbox"]
+                self._windows[channel] = Window(min((cls.window for cls in classes), default=200))
+            return self._windows[channel]
+
+    def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> int:
+        started = time.monotonic()
+        try:
+            with self._claims.transaction() as cursor:
+                claimed = self._claimer.claim(cursor, self._request(cursor, hand, room, ids, solitary=solitary))
+        except BaseException:
+            window.give(room)
+            raise
+        self.claimed_at = time.time()
+        window.give(room - len(claimed))
+        if claimed:
+            hand.tally.claimed += len(claimed)
+            with hand.changed:
+                hand.tally.in_flight += len(claimed)
+            self._launch(hand, window, claimed, started)
+        return len(claimed)
+
+    def _request(self, cursor: Cursor, hand: Hand, room: int, ids: tuple[str, ...], *, solitary: bool) -> Request:
+        now = time.monotonic()
+        self._resting = {account: until for account, until in self._resting.items() if until > now}
+        if self._pauses is None or now - self._pauses[0] > timings().pause_cache_seconds:
+            self._pauses = (now, pausing.read(cursor))
+        return Request(
+            channel=hand.channel,
+            lane=hand.lane,
+            n=room,
+            lease_seconds=max(timings().lease(cls) for (served, _), cls in providers().items() if served == hand.channel),
+            worker=self.worker,
+            task_id=hand.task_id,
+            pauses=self._pauses[1],
+            resting=frozenset(self._resting),
+            ids=ids,
+            solitary=solitary,
+        )
+
+    def _claim_suspect(self, hand: Hand, window: Window) -> bool:
+        """One message that was in flight when a worker vanished; never two of them at once in one process."""
+        if not self._solitary.acquire(blocking=False):
+            return False
+        taken = 0
+        try:
+            if window.take(1):
+                taken = self._claim(hand, window, 1, (), solitary=True)
+        finally:
+            if not taken:
+                self._solitary.release()
+        return bool(taken)
+
+    def _launch(self, hand: Hand, window: Window, claimed: list[Claimed], started: float) -> None:
+        crash_point("after_claim")
+        try:
+            begun, accounts = self._begin(claimed)
+        except BaseException:
+            # Their leases will end with no call begun, and the sweep makes them due again.
+            for message in claimed:
+                self._done(hand, window, message, Status.QUEUED)
+            raise
+        crash_point("after_begin")
+        for message in claimed:
+            if message.id in begun.expired:
+                self._settle_unsent(hand, window, message, _EXPIRED, Status.EXPIRED)
+            elif message.id in begun.suppressed:
+                self._settle_unsent(hand, window, message, _SUPPRESSED, Status.SUPPRESSED)
+            elif message.id not in begun.go:
+                self._done(hand, window, message, Status.QUEUED)
+        going = [message for message in claimed if message.id in begun.go]
+        asyncio.run_coroutine_threadsafe(self._carry(hand, window, going, accounts, started), self.loop)
+
+    def _begin(self, claimed: Sequence[Claimed]) -> tuple[Begun, dict[int, LiveAccount]]:
+        assert self._accounts is not None
+        wanted = {message.account_id for message in claimed}
+        with self._claims.transaction() as cursor:
+            known = self._accounts.get(cursor, sorted(wanted))
+            begun = begin(cursor, claimed[0].token, [message.id for message in claimed])
+        return begun, {account_id: known.get(account_id) or gone(account_id) for account_id in wanted}
+
+    async def _carry(
+        self,
+        hand: Hand,
+        window: Window,
+        going: Sequence[Claimed],
+        accounts: Mapping[int, LiveAccount],
+        started: float,
+    ) -> None:
+        await asyncio.gather(*(self._one(hand, window, m, accounts[m.account_id], started) for m in going))
+
+    async def _one(self, hand: Hand, window: Window, message: Claimed, account: LiveAccount, started: float) -> None:
+        seconds = timings().deadline(type(account.provider)) if account.provider else 1.0
+        outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic())
+        # The database's time, carried on by our monotonic clock: the worker's wall clock decides nothing.
+        now = message.opened_at + timedelta(seconds=time.monotonic() - started)
+        history = History(message.tries, message.blind_count, message.expires_at)
+        decision = decide(outcome, history, account.policy, now)
+        if outcome.account_wide:
+            self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)
+        settlement = Settlement(
+            message.id, message.number, message.token, message.account_id, message.opened_at, outcome, decision, at=now
+        )
+        self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, decision.path[-1])))
+
+    def _settle_unsent(self, hand: Hand, window: Window, message: Claimed, outcome: Outcome, status: Status) -> None:
+        settlement = Settlement(
+            message.id, message.number, message.token, message.account_id, message.opened_at, outcome, Decision((status,))
+        )
+        self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, status)))
+
+    def _done(self, hand: Hand, window: Window, message: Claimed, status: Status) -> None:
+        window.give(1)
+        if message.suspect:
+            self._solitary.release()
+        hand.finish(status)
+
+
+_engine: Engine | None = None
+_engine_lock = threading.Lock()
+
+
+def engine(worker: str = "worker") -> Engine:
+    """The engine of this process, started when it is first asked for."""
+    global _engine
+    with _engine_lock:
+        if _engine is None:
+            _engine = Engine(worker)
+            _engine.start()
+        return _engine
+
+
+__all__ = ["Engine", "Hand", "Tally", "engine"]

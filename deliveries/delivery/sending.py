@@ -1,0 +1,55 @@
+"""One call to a provider, from a claimed message to an outcome. Runs on the engine's loop; touches no database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from channels.base import InDoubt, Misconfigured, Outbound, SendError
+from deliveries.delivery.accounts import LiveAccount
+from deliveries.delivery.claim import Claimed
+from deliveries.delivery.crashes import crash_point
+from deliveries.retry import Outcome
+
+log = structlog.get_logger(__name__)
+
+
+async def send(claimed: Claimed, account: LiveAccount, deadline: float) -> Outcome:
+    """Hand ``claimed`` to its provider before ``deadline`` (the loop's time). Never raises.
+
+    Whatever a provider raises besides a ``SendError`` counts as in doubt: it may have written its request.
+    """
+    if account.provider is None:
+        return Outcome.of_error(Misconfigured("account_unusable", account.problem))
+    crash_point("in_send", claimed.recipient)
+    try:
+        async with asyncio.timeout_at(deadline):
+            answer = await account.provider.send(outbound(claimed, account))
+        crash_point("after_answer", claimed.recipient)
+        return Outcome.of_answer(answer)
+    except SendError as error:
+        return Outcome.of_error(error)
+    except TimeoutError:
+        return Outcome.of_error(InDoubt("deadline", "the provider did not answer before the deadline"))
+    except Exception as error:  # noqa: BLE001 - a provider's mistake must not take its neighbours along
+        log.exception("provider_raised", message_id=str(claimed.id), account=account.id)
+        return Outcome.of_error(InDoubt("provider_raised", type(error).__name__))
+
+
+def outbound(claimed: Claimed, account: LiveAccount) -> Outbound:
+    """The message as its provider gets it."""
+    content = claimed.content
+    return Outbound(
+        message_id=str(claimed.id),
+        channel=account.channel,
+        to=claimed.recipient,
+        attempt=claimed.number,
+        text=content.get("text", ""),
+        subject=content.get("subject", ""),
+        html=content.get("html", ""),
+        options=claimed.options,
+        metadata=claimed.metadata,
+        reference=claimed.reference,
+        receipts_url=account.receipts_url,
+    )

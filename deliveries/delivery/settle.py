@@ -1,0 +1,210 @@
+"""Settling: writing what became of leased messages, all of a batch in one short transaction, fenced by their tokens.
+
+Called by the recorder with results and by the sweep with leases that ended. Of two writers for one lease the second
+changes no status: what it knows is kept on its attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from uuid import UUID
+
+from chaski.vocabulary import Status
+from deliveries import lifecycle
+from deliveries.lifecycle import Move
+from deliveries.retry import Decision, Outcome
+from deliveries.sql import Cursor, as_json
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One leased message and what was decided. ``begun`` False: its call was never made, the attempt says so."""
+
+    id: UUID
+    number: int
+    token: UUID
+    account_id: int
+    opened_at: datetime
+    outcome: Outcome
+    decision: Decision
+    at: datetime | None = None
+    crash: int = 0
+    suspect: bool = False
+
+
+SETTLE = """
+WITH r AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, finished bool, due_at timestamptz,
+        held bool, waiting_for text, tries smallint, blind smallint, crash smallint, suspect bool)
+), mine AS MATERIALIZED (
+    SELECT p.message_id FROM pending p JOIN r ON r.id = p.message_id AND r.token = p.lease_token
+    ORDER BY p.message_id FOR UPDATE OF p
+), gone AS (
+    DELETE FROM pending p USING r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND r.finished
+    RETURNING p.message_id, p.service_id, p.ordering_key
+), kept AS (
+    UPDATE pending p SET lease_until = NULL, lease_token = NULL, solitary = false, due_at = coalesce(r.due_at, p.due_at),
+        blocked = r.held, waiting_for = r.waiting_for, tries = r.tries, blind_count = r.blind,
+        crash_count = p.crash_count + r.crash, suspect = r.suspect
+    FROM r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND NOT r.finished
+    RETURNING p.message_id
+)
+SELECT message_id, service_id, ordering_key FROM gone UNION ALL SELECT message_id, NULL, '' FROM kept
+"""
+
+CLOSE = """
+WITH r AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number smallint, outcome text, code text,
+        detail text, provider_message_id text, at timestamptz)
+), closed AS (
+    UPDATE attempt a SET finished_at = coalesce(r.at, chaski_now()), outcome = r.outcome, code = r.code,
+        detail = r.detail, provider_message_id = r.provider_message_id
+    FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token AND a.finished_at IS NULL
+    RETURNING a.message_id
+)
+UPDATE attempt a SET late = jsonb_build_object('at', coalesce(r.at, chaski_now()), 'outcome', r.outcome, 'code', r.code,
+        'detail', r.detail, 'provider_message_id', r.provider_message_id),
+    provider_message_id = CASE WHEN a.provider_message_id = '' THEN r.provider_message_id ELSE a.provider_message_id END
+FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
+    AND a.finished_at IS NOT NULL AND a.late IS NULL AND %(by_its_worker)s
+"""
+
+#: The head of a key is gone: the next in order may go. The sweep does the same for all keys.
+RELEASE = """
+WITH head AS (
+    SELECT next.message_id FROM unnest(%(services)s::int[], %(keys)s::text[]) AS k(service_id, key)
+    CROSS JOIN LATERAL (SELECT p.message_id FROM pending p WHERE p.service_id = k.service_id AND p.ordering_key = k.key
+        AND p.ordering_key <> '' ORDER BY p.position LIMIT 1) next
+)
+UPDATE pending p SET blocked = false, waiting_for = '' FROM head
+WHERE p.message_id = head.message_id AND p.blocked AND p.waiting_for = 'predecessor'
+"""
+
+#: A late acceptance settles a message that waits, but never one that another worker holds.
+TAKE_BACK = """
+DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL RETURNING message_id
+"""
+
+SUPPRESS = """
+INSERT INTO suppression (service_id, channel, recipient, reason, actor)
+SELECT m.service_id, m.channel, m.recipient, r.reason, 'provider'
+FROM unnest(%(ids)s::uuid[], %(reasons)s::text[]) AS r(id, reason) JOIN message m ON m.id = r.id
+ON CONFLICT DO NOTHING
+"""
+
+STOP_ACCOUNTS = """
+UPDATE account a SET stopped_at = chaski_now(), stopped_reason = r.reason
+FROM unnest(%(ids)s::int[], %(reasons)s::text[]) AS r(id, reason) WHERE a.id = r.id AND a.stopped_at IS NULL
+"""
+
+
+def settle(cursor: Cursor, settlements: Sequence[Settlement], *, by_its_worker: bool = True) -> set[UUID]:
+    """Write ``settlements``; the ids of those whose lease was still ours. Runs in the caller's transaction."""
+    rows = sorted(settlements, key=lambda settlement: settlement.id)
+    cursor.execute(SETTLE, {"rows": as_json([_pending_row(row) for row in rows])})
+    answered = cursor.fetchall()
+    mine = {row[0] for row in answered}
+    cursor.execute(CLOSE, {"rows": as_json([_attempt_row(row) for row in rows]), "by_its_worker": by_its_worker})
+    moved = lifecycle.apply(cursor, [_move(row) for row in rows if row.id in mine])
+    _withdraw(cursor, [row.id for row in rows if row.id in mine - moved and not row.decision.finished])
+    release(cursor, {(service_id, key) for _, service_id, key in answered if key})
+    _late(cursor, [row for row in rows if row.id not in mine and row.outcome.accepted])
+    _consequences(cursor, [row for row in rows if row.id in mine])
+    return mine
+
+
+def release(cursor: Cursor, keys: set[tuple[int, str]]) -> None:
+    """Let the next message of each (service, ordering key) go."""
+    if keys:
+        ordered = sorted(keys)
+        cursor.execute(RELEASE, {"services": [s for s, _ in ordered], "keys": [k for _, k in ordered]})
+
+
+def _pending_row(row: Settlement) -> dict[str, object]:
+    decision = row.decision
+    return {
+        "id": row.id,
+        "token": row.token,
+        "finished": decision.finished,
+        "due_at": decision.due_at,
+        "held": decision.held,
+        "waiting_for": decision.waiting_for,
+        "tries": decision.tries,
+        "blind": decision.blind,
+        "crash": row.crash,
+        "suspect": row.suspect,
+    }
+
+
+def _attempt_row(row: Settlement) -> dict[str, object]:
+    outcome = asdict(row.outcome)
+    return {
+        "id": row.id,
+        "token": row.token,
+        "number": row.number,
+        "outcome": outcome["error_class"] or "accepted",
+        "code": outcome["code"],
+        "detail": outcome["detail"],
+        "provider_message_id": outcome["provider_message_id"],
+        "at": row.at,
+    }
+
+
+def _move(row: Settlement) -> Move:
+    outcome, decision = row.outcome, row.decision
+    refused = not outcome.accepted
+    return Move(
+        id=row.id,
+        path=(Status.SENDING, *decision.path),
+        reason=decision.reason or _reason(outcome),
+        attempt=row.number,
+        opened_at=row.opened_at,
+        at=row.at,
+        error_class=outcome.error_class if refused else None,
+        error_code=outcome.code if refused else None,
+        error_detail=(outcome.detail or decision.reason) if refused else None,
+        provider_message_id=outcome.provider_message_id or None,
+        in_doubt=decision.in_doubt,
+    )
+
+
+def _reason(outcome: Outcome) -> str:
+    return " ".join(part for part in (outcome.error_class, outcome.code) if part)
+
+
+def _withdraw(cursor: Cursor, ids: Sequence[UUID]) -> None:
+    # A receipt proved delivery while the call was under way: what was put back into the queue must not go again.
+    if ids:
+        cursor.execute(TAKE_BACK, {"ids": list(ids)})
+
+
+def _late(cursor: Cursor, rows: Sequence[Settlement]) -> None:
+    if not rows:
+        return
+    cursor.execute(TAKE_BACK, {"ids": [row.id for row in rows]})
+    waiting = {row[0] for row in cursor.fetchall()}
+    moves = [
+        Move(
+            id=row.id,
+            path=(Status.SENT,),
+            reason="accepted after its lease had ended",
+            attempt=row.number,
+            at=row.at,
+            provider_message_id=row.outcome.provider_message_id or None,
+        )
+        for row in rows
+        if row.id in waiting
+    ]
+    lifecycle.apply(cursor, moves)
+
+
+def _consequences(cursor: Cursor, rows: Sequence[Settlement]) -> None:
+    refused = [row for row in rows if row.outcome.suppress]
+    if refused:
+        reasons = [f"{row.outcome.code}: {row.outcome.detail}"[:500] for row in refused]
+        cursor.execute(SUPPRESS, {"ids": [row.id for row in refused], "reasons": reasons})
+    stopped = {row.account_id: f"{row.outcome.code}: {row.outcome.detail}" for row in rows if row.decision.stop_account}
+    if stopped:
+        cursor.execute(STOP_ACCOUNTS, {"ids": list(stopped), "reasons": [text[:600] for text in stopped.values()]})

@@ -1,0 +1,152 @@
+"""The sweep: what nobody else finishes. Leases whose worker vanished, deadlines that passed, heads that hold up a key.
+
+Called by the relay every five seconds; any number may run, each takes other rows. A lease is ended only here, so that
+one place decides what a vanished worker means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from chaski.vocabulary import ErrorClass, Status, WaitingFor
+from deliveries import lifecycle
+from deliveries.conf import limits
+from deliveries.delivery.settle import Settlement, release, settle
+from deliveries.lifecycle import Move
+from deliveries.models.accounts import InDoubtPolicy
+from deliveries.retry import Decision, Outcome
+from deliveries.sql import Cursor
+
+#: Found by the open attempts, which are few: the lease columns are in no index on purpose.
+ENDED = """
+SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
+       p.solitary, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now()
+FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
+LEFT JOIN account acc ON acc.id = p.account_id
+WHERE a.finished_at IS NULL AND p.lease_until < chaski_now()
+ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p SKIP LOCKED
+"""
+
+EXPIRE = """
+DELETE FROM pending WHERE message_id IN (
+    SELECT message_id FROM pending WHERE expires_at <= chaski_now() AND lease_until IS NULL
+        AND NOT (blocked AND waiting_for = 'operator')
+    ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED)
+RETURNING message_id, service_id, ordering_key
+"""
+
+#: A head may stay blocked when its predecessor was recorded while it was being accepted. A loose scan finds the heads.
+UNBLOCK = """
+WITH RECURSIVE head AS (
+    (SELECT service_id, ordering_key, message_id, blocked FROM pending WHERE ordering_key <> ''
+     ORDER BY service_id, ordering_key, position LIMIT 1)
+    UNION ALL
+    SELECT x.* FROM head CROSS JOIN LATERAL (
+        SELECT service_id, ordering_key, message_id, blocked FROM pending WHERE ordering_key <> ''
+            AND (service_id, ordering_key) > (head.service_id, head.ordering_key)
+        ORDER BY service_id, ordering_key, position LIMIT 1) x
+)
+UPDATE pending p SET blocked = false, waiting_for = '' FROM head
+WHERE head.blocked AND p.message_id = head.message_id AND p.blocked AND p.waiting_for = 'predecessor'
+RETURNING p.message_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedLease:
+    """A lease whose time ran out with its attempt still open."""
+
+    id: UUID
+    number: int
+    token: UUID
+    opened_at: datetime
+    begun_at: datetime | None
+    account_id: int
+    tries: int
+    blind_count: int
+    crash_count: int
+    solitary: bool
+    expires_at: datetime
+    policy: str
+    now: datetime
+
+
+def end_leases(cursor: Cursor) -> int:
+    """Decide every lease that ended; how many there were. Runs in the caller's transaction."""
+    cursor.execute(ENDED, {"rows": limits().claim_rows})
+    ended = [EndedLease(*row) for row in cursor.fetchall()]
+    if ended:
+        settle(cursor, [judge(lease) for lease in ended], by_its_worker=False)
+    return len(ended)
+
+
+def judge(lease: EndedLease) -> Settlement:
+    """What a vanished worker means for one message: due again if its call had not begun, else by its account's policy."""
+    if lease.begun_at is None:
+        outcome = Outcome(ErrorClass.NOT_SENT, "worker_vanished", "the worker vanished before the call began")
+        return _settlement(lease, outcome, _due_now(lease, (Status.QUEUED,)))
+    crashes = lease.crash_count + (1 if lease.solitary else 0)
+    if crashes >= limits().crashes:
+        outcome = Outcome(ErrorClass.POISON, "poison", f"its worker vanished {crashes} times while sending it alone")
+        return _settlement(lease, outcome, Decision((Status.FAILED,), in_doubt=1), crash=1)
+    outcome = Outcome(ErrorClass.IN_DOUBT, "worker_vanished", "the worker vanished during the call")
+    if lease.policy != InDoubtPolicy.RETRY or lease.expires_at <= lease.now:
+        held = Decision(
+            (Status.IN_DOUBT,), held=True, waiting_for=WaitingFor.OPERATOR, tries=lease.tries,
+            blind=lease.blind_count, in_doubt=1,
+        )
+        return _settlement(lease, outcome, held)
+    again = _due_now(lease, (Status.IN_DOUBT, Status.QUEUED), in_doubt=1)
+    return _settlement(lease, outcome, again, crash=crashes - lease.crash_count, suspect=True)
+
+
+def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> Decision:
+    return Decision(
+        path, due_at=lease.now, waiting_for=WaitingFor.RETRY, tries=lease.tries, blind=lease.blind_count, in_doubt=in_doubt
+    )
+
+
+def _settlement(
+    lease: EndedLease, outcome: Outcome, decision: Decision, *, crash: int = 0, suspect: bool = False
+) -> Settlement:
+    return Settlement(
+        id=lease.id,
+        number=lease.number,
+        token=lease.token,
+        account_id=lease.account_id,
+        opened_at=lease.opened_at,
+        outcome=outcome,
+        decision=decision,
+        crash=crash,
+        suspect=suspect,
+    )
+
+
+def expire(cursor: Cursor) -> int:
+    """End every waiting message whose time has passed; how many there were. Runs in the caller's transaction."""
+    cursor.execute(EXPIRE, {"rows": limits().claim_rows})
+    rows: Sequence[Any] = cursor.fetchall()
+    moves = [
+        Move(
+            id=row[0],
+            path=(Status.EXPIRED,),
+            reason="its time passed while it waited",
+            error_class=ErrorClass.EXPIRED,
+            error_code="expired",
+            error_detail="expires_at passed before it could be sent",
+        )
+        for row in rows
+    ]
+    lifecycle.apply(cursor, moves)
+    release(cursor, {(row[1], row[2]) for row in rows if row[2]})
+    return len(rows)
+
+
+def unblock(cursor: Cursor) -> int:
+    """Let every first message of an ordering key go that waits for a predecessor which is gone."""
+    cursor.execute(UNBLOCK)
+    return len(cursor.fetchall())

@@ -1,0 +1,200 @@
+"""Ringing: telling the workers, through the broker, that something is due.
+
+Intake calls ``ring``, which only adds to a bounded set; one thread per process publishes. The relay and the delivery
+tasks call ``ring_bare``. A bell that fails, is lost or comes twice loses nothing: the row stays due, and the relay rings.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import redis
+import structlog
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import KombuError, OperationalError
+
+from chaski.vocabulary import Lane
+from deliveries.conf import limits, timings
+
+log = structlog.get_logger(__name__)
+
+#: The version of the arguments of ``deliver.<channel>``: a public contract between two releases side by side.
+BELL_VERSION = 1
+#: A hung broker must cost the ringer half a second, not its ten-second default.
+SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+BROKER_ERRORS = (OperationalError, KombuError, redis.RedisError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Bell:
+    """What one task is told. ``ids`` empty: a bare bell, "drain what is due". ``oldest`` in seconds of waiting."""
+
+    channel: str
+    lane: Lane
+    ids: tuple[str, ...] = ()
+    backlog: int | None = None
+    oldest: float | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the task."""
+        return {
+            "version": BELL_VERSION,
+            "channel": self.channel,
+            "lane": str(self.lane),
+            "ids": list(self.ids),
+            "backlog": self.backlog,
+            "oldest": self.oldest,
+        }
+
+
+def redis_url(url: str) -> str:
+    """A broker URL in the form that redis-py takes: ``redis+socket:///path?virtual_host=0`` -> ``unix:///path?db=0``."""
+    if url.startswith("redis+socket://"):
+        return url.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
+    return url
+
+
+@cache
+def slots() -> redis.Redis | None:
+    """Where the slots of bare bells are kept; None where the broker is no Redis and no cache is given."""
+    if not settings.CHASKI_CACHE_URL:
+        return None
+    return redis.Redis.from_url(redis_url(settings.CHASKI_CACHE_URL), **SHORT)
+
+
+def _slot(channel: str, lane: Lane) -> str:
+    return f"chaski:bell:{channel}:{lane}"
+
+
+def take_slot(channel: str, lane: Lane) -> bool:
+    """May one more bare bell be published? At most one stands unanswered per channel and lane, for fifteen seconds."""
+    client = slots()
+    if client is None:
+        return True
+    ttl = max(1, int(timings().bell_slot_seconds * 1000))
+    return bool(client.set(_slot(channel, lane), "1", nx=True, px=ttl))
+
+
+def free_slot(channel: str, lane: Lane) -> None:
+    """A worker answered. Called before it claims, so that what becomes due meanwhile can ring again."""
+    client = slots()
+    if client is None:
+        return
+    try:
+        client.delete(_slot(channel, lane))
+    except redis.RedisError as error:
+        log.warning("slot_not_freed", channel=channel, lane=str(lane), error=type(error).__name__)
+
+
+class Publisher:
+    """One connection to the broker with short time-outs. Not thread-safe: one per thread that rings."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+
+    def publish(self, bell: Bell) -> None:
+        """Publish one bell. Raises one of ``BROKER_ERRORS`` within about a second when the broker is away or hung."""
+        try:
+            current_app.send_task(
+                f"deliver.{bell.channel}",
+                kwargs=bell.arguments(),
+                queue=str(bell.lane),
+                connection=self._connect(),
+                ignore_result=bool(bell.ids),
+                expires=300,
+            )
+        except BROKER_ERRORS:
+            self.close()
+            raise
+
+    def depth(self, lane: Lane) -> int:
+        """Bells that wait in the lane's queue; 0 where the broker cannot tell."""
+        client = getattr(self._connect().default_channel, "client", None)
+        return int(client.llen(str(lane))) if client is not None else 0
+
+    def close(self) -> None:
+        """Drop the connection; the next publish opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except BROKER_ERRORS as error:
+                log.debug("broker_close_failed", error=type(error).__name__)
+
+    def _connect(self) -> Any:
+        if self._connection is None:
+            options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **SHORT}
+            self._connection = current_app.connection_for_write(transport_options=options)
+        return self._connection
+
+
+def ring_bare(publisher: Publisher, bell: Bell) -> bool:
+    """Publish a bare bell unless one is unanswered or the queue is long. Raises one of ``BROKER_ERRORS``."""
+    if publisher.depth(bell.lane) >= limits().queue_bells or not take_slot(bell.channel, bell.lane):
+        return False
+    publisher.publish(bell)
+    return True
+
+
+@dataclass(slots=True)
+class Doorbell:
+    """The ringer of one process: a coalescing set and the thread that empties it. ``ring`` never blocks."""
+
+    _due: dict[tuple[str, Lane], list[str]] = field(default_factory=dict)
+    _wake: threading.Condition = field(default_factory=threading.Condition)
+    _thread: threading.Thread | None = None
+    _pid: int = 0
+
+    def ring(self, channel: str, lane: Lane, ids: Iterable[UUID] = ()) -> None:
+        """Something is due. Beyond 5,000 waiting ids only the fact is kept that something is."""
+        with self._wake:
+            self._start()
+            known = self._due.setdefault((channel, lane), [])
+            if len(known) < limits().ring_backlog:
+                known.extend(str(message_id) for message_id in ids)
+            self._wake.notify()
+
+    def _start(self) -> None:
+        # A forked process inherits the set but not the thread.
+        if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._run, name="chaski-ringer", daemon=True)
+            self._thread.start()
+
+    def _take(self) -> dict[tuple[str, Lane], list[str]]:
+        with self._wake:
+            while not self._due:
+                self._wake.wait()
+            taken, self._due = self._due, {}
+            return taken
+
+    def _run(self) -> None:
+        publisher = Publisher()
+        while True:
+            for (channel, lane), ids in self._take().items():
+                try:
+                    publish_ids(publisher, channel, lane, ids)
+                except BROKER_ERRORS as error:
+                    log.warning("bell_not_rung", channel=channel, lane=str(lane), error=type(error).__name__)
+                    time.sleep(0.2)  # a broker that refuses at once must not be asked a thousand times a second
+
+
+def publish_ids(publisher: Publisher, channel: str, lane: Lane, ids: Sequence[str]) -> None:
+    """Ring for ``ids``: by name while the lane is short, so that an operator finds the message in Flower; else bare."""
+    size = limits().ring_ids
+    if ids and len(ids) <= size * 4 and publisher.depth(lane) < limits().queue_bells:
+        for start in range(0, len(ids), size):
+            publisher.publish(Bell(channel, lane, tuple(ids[start : start + size])))
+        return
+    ring_bare(publisher, Bell(channel, lane))
+
+
+doorbell = Doorbell()

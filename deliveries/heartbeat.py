@@ -1,0 +1,69 @@
+"""Signs of life: which workers and relays run, and when a worker last claimed. Read by `doctor` and the admin."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+import psycopg
+import structlog
+
+from deliveries.delivery.database import EngineConnection
+
+log = structlog.get_logger(__name__)
+INTERVAL_SECONDS = 5.0
+
+BEAT = """
+INSERT INTO heartbeat (name, kind, seen_at, claimed_at) VALUES (%(name)s, %(kind)s, chaski_now(), %(claimed_at)s)
+ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, claimed_at = coalesce(excluded.claimed_at, heartbeat.claimed_at)
+"""
+
+
+class Claims(Protocol):
+    """What a worker's heartbeat asks its engine."""
+
+    worker: str
+    claimed_at: float | None
+
+
+def beat(connection: EngineConnection, name: str, kind: str, claimed_at: float | None = None) -> None:
+    """Leave one sign of life. A database that is away is no reason to stop living."""
+    moment = datetime.fromtimestamp(claimed_at, UTC) if claimed_at else None
+    try:
+        with connection.transaction() as cursor:
+            cursor.execute(BEAT, {"name": name, "kind": kind, "claimed_at": moment})
+    except psycopg.Error as error:
+        log.warning("heartbeat_not_written", kind=kind, error=type(error).__name__)
+
+
+def start(kind: str, claims: Claims) -> None:
+    """Beat every five seconds from a thread of its own."""
+
+    def run() -> None:
+        connection = EngineConnection()
+        while True:
+            beat(connection, claims.worker, kind, claims.claimed_at)
+            time.sleep(INTERVAL_SECONDS)
+
+    threading.Thread(target=run, name="chaski-heartbeat", daemon=True).start()
+
+
+def process_name(kind: str) -> str:
+    """A name for this process: kind, host and pid."""
+    return f"{kind}@{socket.gethostname()}:{os.getpid()}"
+
+
+def end_process_after(seconds: float) -> None:
+    """End this process for good after ``seconds``: a shutdown in the threads pool would wait without limit."""
+
+    def end() -> None:
+        log.error("shutdown_took_too_long", seconds=seconds)
+        os._exit(70)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,6 @@
+"""Taking messages in: from a checked draft to committed rows. Called by the API, the commands and the callbacks."""
+
+from deliveries.intake.accept import Accepted, IdempotencyConflict, IdTaken, accept
+from deliveries.intake.draft import Draft, InvalidMessage, draft
+
+__all__ = ["Accepted", "Draft", "IdTaken", "IdempotencyConflict", "InvalidMessage", "accept", "draft"]

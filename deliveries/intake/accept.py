@@ -1,0 +1,182 @@
+"""Committing drafts: the message, its place in the queue, its acceptance record and its first event, in one statement.
+
+Called with drafts by the API, the commands and the callbacks. A return means COMMIT with synchronous_commit on; the
+doorbell is rung only after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connection, transaction
+
+from chaski.vocabulary import Lane
+from deliveries.doorbell import doorbell
+from deliveries.intake.draft import Draft
+from deliveries.models.messages import LANES, Origin
+from deliveries.sql import Cursor, as_json
+
+
+class IdempotencyConflict(ValueError):
+    """The key was used before for another message."""
+
+
+class IdTaken(ValueError):
+    """The message id was used before under another key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One draft's fate: its message, and whether this call made it (``fresh``) or an earlier one did."""
+
+    id: UUID
+    fresh: bool
+    conflict: IdempotencyConflict | IdTaken | None = None
+
+
+ACCEPT = """
+WITH input AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
+        n int, id uuid, service_id int, account_id int, batch_id uuid, channel text, provider text, lane smallint,
+        origin text, recipient text, "to" text, reference text, ordering_key text, key text, fingerprint text,
+        request_id text, tags text[], content jsonb, options jsonb, metadata jsonb, send_at timestamptz,
+        expires_at timestamptz)
+), claimed AS (
+    INSERT INTO idempotency (service_id, key, message_id, fingerprint)
+    SELECT service_id, key, id, decode(fingerprint, 'hex') FROM input WHERE key <> '' ORDER BY service_id, key, n
+    ON CONFLICT DO NOTHING RETURNING message_id
+), fresh AS MATERIALIZED (
+    SELECT i.* FROM input i WHERE i.key = '' OR EXISTS (SELECT 1 FROM claimed c WHERE c.message_id = i.id)
+), made AS (
+    INSERT INTO message (id, service_id, account_id, batch_id, channel, provider, lane, status, origin, recipient, "to",
+        reference, ordering_key, idempotency_key, request_id, tags, content, options, metadata, event_sequence,
+        attempt_count, in_doubt_count, redelivery_count, provider_message_id, error_class, error_code, error_detail,
+        created_at, updated_at, send_at, expires_at)
+    SELECT id, service_id, account_id, batch_id, channel, provider, lane, 'queued', origin, recipient, "to",
+        reference, ordering_key, key, request_id, coalesce(tags, '{}'), content, options, metadata, 1,
+        0, 0, 0, '', '', '', '',
+        chaski_now(), chaski_now(), send_at, expires_at
+    FROM fresh
+), queued AS (
+    INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
+        waiting_for, ordering_key, position, solitary, suspect, attempt_count, tries, crash_count, blind_count)
+    SELECT f.id, f.channel, f.lane, f.service_id, f.account_id, f.batch_id, coalesce(f.send_at, chaski_now()), f.expires_at,
+        behind.someone, CASE WHEN behind.someone THEN 'predecessor' WHEN f.send_at IS NOT NULL THEN 'schedule' ELSE '' END,
+        f.ordering_key, CASE WHEN f.ordering_key <> '' THEN nextval('pending_position') END,
+        false, false, 0, 0, 0, 0
+    FROM (SELECT *, row_number() OVER (PARTITION BY service_id, ordering_key ORDER BY n) AS turn FROM fresh ORDER BY n) f
+    CROSS JOIN LATERAL (SELECT f.ordering_key <> '' AND (f.turn > 1 OR EXISTS (
+        SELECT 1 FROM pending p WHERE p.service_id = f.service_id AND p.ordering_key = f.ordering_key
+            AND p.ordering_key <> '')) AS someone) behind
+), kept AS (
+    INSERT INTO acceptance (message_id, service_id, origin, accepted_at)
+    SELECT id, service_id, origin, chaski_now() FROM fresh
+), told AS (
+    INSERT INTO event (message_id, sequence, service_id, status, at, actor, reason)
+    SELECT id, 1, service_id, 'queued', chaski_now(), '', '' FROM fresh
+)
+SELECT id FROM fresh
+"""
+
+WINNERS = """
+SELECT i.key, i.message_id, encode(i.fingerprint, 'hex') FROM idempotency i
+JOIN unnest(%(keys)s::text[]) AS wanted(key) ON wanted.key = i.key WHERE i.service_id = %(service_id)s
+"""
+
+#: Positions are drawn under this lock, so that the order of a key is the order of its commits.
+LOCK = """
+SELECT pg_advisory_xact_lock(hashtextextended(key, %(service_id)s)) FROM unnest(%(keys)s::text[]) AS k(key) ORDER BY key
+"""
+
+
+def accept(
+    drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None, request_id: str = ""
+) -> list[Accepted]:
+    """Commit ``drafts`` of one service; one answer for each, in their order.
+
+    A key that was used before gives the first message back, or a conflict when the body was another. Of equal keys
+    given at the same moment one wins and the others see its message. Raises database errors; then nothing was kept.
+    """
+    if not drafts:
+        return []
+    rows = [_row(number, item, origin, batch_id, request_id) for number, item in enumerate(drafts)]
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            fresh = _insert(cursor, drafts, rows)
+            winners = _winners(cursor, drafts, fresh)
+    except IntegrityError:
+        if len(drafts) == 1:
+            return [Accepted(drafts[0].id, fresh=False, conflict=IdTaken("this id belongs to another message"))]
+        # An id that was used before: find it alone, so that it does not drag its neighbours.
+        return [accept([item], origin=origin, batch_id=batch_id, request_id=request_id)[0] for item in drafts]
+    ring(item for item in drafts if item.id in fresh)
+    return [_answer(item, fresh, winners) for item in drafts]
+
+
+def _insert(cursor: Cursor, drafts: Sequence[Draft], rows: list[dict[str, Any]]) -> set[UUID]:
+    ordered = sorted({item.ordering_key for item in drafts if item.ordering_key})
+    if ordered:
+        cursor.execute(LOCK, {"service_id": drafts[0].service_id, "keys": ordered})
+    cursor.execute(ACCEPT, {"rows": as_json(rows)})
+    return {row[0] for row in cursor.fetchall()}
+
+
+def _winners(cursor: Cursor, drafts: Sequence[Draft], fresh: set[UUID]) -> dict[str, tuple[UUID, str]]:
+    late = [item.key for item in drafts if item.id not in fresh]
+    if not late:
+        return {}
+    cursor.execute(WINNERS, {"service_id": drafts[0].service_id, "keys": late})
+    return {key: (message_id, fingerprint) for key, message_id, fingerprint in cursor.fetchall()}
+
+
+def _answer(item: Draft, fresh: set[UUID], winners: dict[str, tuple[UUID, str]]) -> Accepted:
+    if item.id in fresh:
+        return Accepted(item.id, fresh=True)
+    message_id, fingerprint = winners[item.key]
+    if fingerprint != item.fingerprint:
+        return Accepted(
+            message_id, fresh=False, conflict=IdempotencyConflict("this idempotency key was used for another message")
+        )
+    return Accepted(message_id, fresh=False)
+
+
+def ring(drafts: Iterable[Draft]) -> None:
+    """Ring for committed drafts that are due now, one bell per channel and lane."""
+    due: dict[tuple[str, Lane], list[UUID]] = {}
+    for item in drafts:
+        if item.send_at is None:
+            due.setdefault((item.channel, item.lane), []).append(item.id)
+    for (channel, lane), ids in due.items():
+        doorbell.ring(channel, lane, ids)
+
+
+def _row(number: int, item: Draft, origin: Origin, batch_id: UUID | None, request_id: str) -> dict[str, Any]:
+    return {
+        "n": number,
+        "id": item.id,
+        "service_id": item.service_id,
+        "account_id": item.account.id,
+        "batch_id": batch_id,
+        "channel": item.channel,
+        "provider": item.account.provider,
+        "lane": LANES.index(item.lane),
+        "origin": origin,
+        "recipient": item.recipient,
+        "to": item.to,
+        "reference": item.reference,
+        "ordering_key": item.ordering_key,
+        "key": item.key,
+        "fingerprint": item.fingerprint,
+        "request_id": request_id,
+        "tags": item.tags,
+        "content": item.content,
+        "options": item.options,
+        "metadata": item.metadata,
+        "send_at": item.send_at,
+        "expires_at": item.expires_at,
+    }
+
+

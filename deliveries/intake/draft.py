@@ -1,0 +1,202 @@
+"""From what a caller sent to a checked ``Draft``: every field is looked at, all problems are told at once.
+
+Called by the API, the commands and the callbacks before ``accept``. Nothing is stored here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from channels.base import InvalidOption, InvalidRecipient, Outbound
+from channels.media import MEDIA
+from channels.registry import provider_class
+from chaski.vocabulary import Lane
+from deliveries.conf import limits
+from deliveries.intake.fields import FIELDS
+from deliveries.intake.templates import TemplateProblem, render
+from deliveries.models import Service
+from deliveries.routing import AccountRef, NoAccount, table
+
+Errors = dict[str, list[str]]
+_REQUIRED = ("channel", "to")
+_LONGEST = timedelta(days=366)
+
+
+class InvalidMessage(ValueError):
+    """A message that cannot be taken: field -> what is wrong with it and how to mend it."""
+
+    def __init__(self, errors: Errors) -> None:
+        super().__init__("; ".join(f"{field} {' and '.join(reasons)}" for field, reasons in errors.items()))
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message that can be accepted as it is. Times are aware UTC."""
+
+    id: UUID
+    service_id: int
+    account: AccountRef
+    channel: str
+    lane: Lane
+    recipient: str
+    to: str
+    key: str
+    fingerprint: str
+    content: dict[str, Any]
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    tags: list[str]
+    reference: str
+    ordering_key: str
+    send_at: datetime | None
+    expires_at: datetime
+
+
+def draft(service: Service, given: Any, *, key: str = "") -> Draft:
+    """Check one message of ``service``. ``key`` is the idempotency key from outside the body.
+
+    Raises ``InvalidMessage`` with every problem found, by field.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidMessage({"message": ["must be a JSON object"]})
+    checked, errors = _fields(given)
+    if errors:
+        raise InvalidMessage(errors)
+    recipient = _recipient(checked)
+    account = _account(service, checked)
+    content = _content(service, checked)
+    due, expires_at = _times(checked)
+    message_id = checked.get("id") or uuid7()
+    _offer_to_provider(account, checked, content, recipient, message_id)
+    return Draft(
+        id=message_id,
+        service_id=service.pk,
+        account=account,
+        channel=checked["channel"],
+        lane=checked.get("priority", Lane.NORMAL),
+        recipient=recipient,
+        to=checked["to"],
+        # An id alone is a promise not to be doubled too.
+        key=key or checked.get("key", "") or (f"id:{checked['id']}" if "id" in checked else ""),
+        fingerprint=fingerprint(given),
+        content=content,
+        options=checked.get("options", {}),
+        metadata=checked.get("metadata", {}),
+        tags=checked.get("tags", []),
+        reference=checked.get("reference", ""),
+        ordering_key=checked.get("ordering_key", ""),
+        send_at=due,
+        expires_at=expires_at,
+    )
+
+
+def fingerprint(given: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what was asked for. The id and the key are left out: they name the request, they are not in it."""
+    body = {name: value for name, value in given.items() if name not in ("id", "key") and value is not None}
+    return sha256(json.dumps(body, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _fields(given: Mapping[str, Any]) -> tuple[dict[str, Any], Errors]:
+    checked: dict[str, Any] = {}
+    errors: Errors = {}
+    for name, value in given.items():
+        rule = FIELDS.get(name)
+        if rule is None:
+            errors[str(name)[:64]] = [f"is not a field of a message; the fields are {', '.join(FIELDS)}"]
+        elif value is not None and value not in ("", [], {}):
+            try:
+                checked[name] = rule(value)
+            except ValueError as error:
+                errors[name] = [str(error)]
+    for name in _REQUIRED:
+        if name not in checked and name not in errors:
+            errors[name] = ["is required"]
+    return checked, errors
+
+
+def _recipient(checked: Mapping[str, Any]) -> str:
+    try:
+        return MEDIA[checked["channel"]].normalise(checked["to"])
+    except InvalidRecipient as error:
+        raise InvalidMessage({"to": [str(error)]}) from error
+
+
+def _account(service: Service, checked: Mapping[str, Any]) -> AccountRef:
+    try:
+        return table.choose(service, checked["channel"], checked.get("account", ""))
+    except NoAccount as error:
+        raise InvalidMessage({error.field: [error.reason]}) from error
+
+
+def _content(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
+    content = {name: checked[name] for name in ("text", "subject", "html") if checked.get(name)}
+    if "template" in checked:
+        clash = [name for name in ("text", "html") if name in content]
+        if clash:
+            raise InvalidMessage({name: ["is the template's to give; leave one of the two out"] for name in clash})
+        content |= _rendered(service, checked)
+    if sum(len(str(part).encode()) for part in content.values()) > limits().message_bytes:
+        raise InvalidMessage({"message": [f"has more than {limits().message_bytes:,} bytes of content"]})
+    return content
+
+
+def _rendered(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
+    name, language = checked["template"], checked.get("language", "")
+    try:
+        rendered = render(service, name, checked["channel"], language, checked.get("context", {}))
+    except TemplateProblem as problem:
+        raise InvalidMessage({problem.field: [problem.reason]}) from problem
+    parts = {"subject": rendered.subject, "text": rendered.text, "html": rendered.html}
+    return {
+        **{part: value for part, value in parts.items() if value},
+        "template": name,
+        "template_version": rendered.version,
+    }
+
+
+def _times(checked: Mapping[str, Any]) -> tuple[datetime | None, datetime]:
+    now = datetime.now(UTC)
+    send_at: datetime | None = checked.get("send_at")
+    if send_at is not None and send_at > now + _LONGEST:
+        raise InvalidMessage({"send_at": ["is more than a year away"]})
+    begins = max(now, send_at or now)
+    expires_at: datetime = checked.get("expires_at") or begins + MEDIA[checked["channel"]].expires_after
+    if expires_at <= now:
+        raise InvalidMessage({"expires_at": ["has passed; give a time to come, or leave it out"]})
+    if expires_at <= begins:
+        raise InvalidMessage({"expires_at": ["comes before send_at, so the message could never be sent"]})
+    if expires_at > begins + _LONGEST:
+        raise InvalidMessage({"expires_at": ["is more than a year away"]})
+    return (send_at if send_at and send_at > now else None), expires_at
+
+
+def _offer_to_provider(
+    account: AccountRef, checked: Mapping[str, Any], content: Mapping[str, Any], recipient: str, message_id: UUID
+) -> None:
+    """Ask the provider's own rules, so that what it is known to refuse is refused at the door."""
+    provider = provider_class(account.channel, account.provider)
+    outbound = Outbound(
+        message_id=str(message_id),
+        channel=account.channel,
+        to=recipient,
+        text=content.get("text", ""),
+        subject=content.get("subject", ""),
+        html=content.get("html", ""),
+        options=checked.get("options", {}),
+        metadata=checked.get("metadata", {}),
+    )
+    try:
+        refused = provider.refuse(outbound)
+    except InvalidOption as error:
+        raise InvalidMessage({f"options.{error.name}": [error.reason]}) from error
+    if refused:
+        raise InvalidMessage({field: [reason] for field, reason in refused.items()})

@@ -1,0 +1,37 @@
+"""Periodic upkeep: partitions ahead of time, old keys and receipts out of the way. Called by beat's task once a minute."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import connection
+
+#: The guard against two beats: whoever writes the slot does its work.
+SLOT = "INSERT INTO periodic_slot (job, slot) VALUES (%(job)s, date_trunc(%(every)s, chaski_now())) ON CONFLICT DO NOTHING RETURNING 1"
+FORGET_SLOTS = "DELETE FROM periodic_slot WHERE slot < chaski_now() - interval '7 days'"
+FORGET_KEYS = """
+DELETE FROM idempotency WHERE (service_id, key) IN (
+    SELECT service_id, key FROM idempotency WHERE created_at < chaski_now() - interval '96 hours'
+    ORDER BY created_at LIMIT 5000)
+"""
+FORGET_HEARTBEATS = "DELETE FROM heartbeat WHERE seen_at < chaski_now() - interval '1 day'"
+PARTITIONS = "SELECT chaski_ensure_partitions(3)"
+
+
+def run() -> dict[str, int]:
+    """Do what this minute asks for; the number of rows by job."""
+    done: dict[str, int] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(SLOT, {"job": "minute", "every": "minute"})
+        if cursor.fetchone():
+            cursor.execute(FORGET_KEYS)
+            done["idempotency_keys"] = cursor.rowcount
+        cursor.execute(SLOT, {"job": "hour", "every": "hour"})
+        if cursor.fetchone():
+            cursor.execute(PARTITIONS)
+            done["partitions"] = int(cursor.fetchone()[0])
+            cursor.execute(FORGET_SLOTS)
+            cursor.execute(FORGET_HEARTBEATS)
+            done["heartbeats"] = cursor.rowcount
+    done["at"] = int(datetime.now(UTC).timestamp())
+    return done

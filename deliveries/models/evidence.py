@@ -1,0 +1,106 @@
+"""What happened: attempts, events and receipts. Written by delivery, lifecycle and receipts; never changed afterwards."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from deliveries.models.accounts import Account
+
+
+class Attempt(models.Model):
+    """One hand-over of a message to a provider: opened at the claim, begun before the call, closed after it."""
+
+    pk = models.CompositePrimaryKey("message_id", "number")
+    message_id = models.UUIDField()
+    number = models.SmallIntegerField()
+    token = models.UUIDField()
+    account_id = models.IntegerField()
+    worker = models.TextField()
+    task_id = models.TextField()
+    opened_at = models.DateTimeField()
+    begun_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    outcome = models.TextField(default="", help_text="accepted, an error class, abandoned, or empty while open.")
+    code = models.TextField(default="")
+    detail = models.TextField(default="")
+    provider_message_id = models.TextField(default="")
+    late = models.JSONField(null=True, help_text="What a fenced writer reported after its lease had ended.")
+
+    class Meta:
+        db_table = "attempt"
+        indexes = [
+            models.Index(
+                fields=["provider_message_id"],
+                condition=~models.Q(provider_message_id=""),
+                name="attempt_provider_message",
+            )
+        ]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(number__gte=1), name="attempt_number_from_one"),
+            models.CheckConstraint(
+                condition=models.Q(outcome="") | models.Q(finished_at__isnull=False), name="attempt_outcome_has_its_time"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.message_id}#{self.number}"
+
+
+class Event(models.Model):
+    """One change in a message's life, numbered without gaps from 1."""
+
+    pk = models.CompositePrimaryKey("message_id", "sequence")
+    message_id = models.UUIDField()
+    sequence = models.IntegerField()
+    service_id = models.IntegerField()
+    status = models.TextField()
+    at = models.DateTimeField()
+    actor = models.TextField(default="")
+    attempt = models.SmallIntegerField(null=True)
+    reason = models.TextField(default="")
+
+    class Meta:
+        db_table = "event"
+        constraints = [
+            models.CheckConstraint(condition=models.Q(sequence__gte=1), name="event_sequence_from_one"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.message_id}#{self.sequence} {self.status}"
+
+
+class ReceiptEffect(models.TextChoices):
+    """What a receipt did to its message."""
+
+    MOVED = "moved", "moved the message"
+    KEPT = "kept", "said nothing new"
+    CONTRADICTION = "contradiction", "contradicts what is known"
+    UNMATCHED = "unmatched", "belongs to no message"
+
+
+class Receipt(models.Model):
+    """What a provider told us later. One row per (account, provider event), whatever it did."""
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT)
+    event_id = models.TextField()
+    kind = models.TextField()
+    message_id = models.UUIDField(null=True)
+    provider_message_id = models.TextField(default="")
+    at = models.DateTimeField(null=True)
+    code = models.TextField(default="")
+    detail = models.TextField(default="")
+    received_at = models.DateTimeField(db_default=Now())
+    applied_at = models.DateTimeField(null=True)
+    effect = models.TextField(default="")
+
+    class Meta:
+        db_table = "receipt"
+        constraints = [models.UniqueConstraint(fields=["account", "event_id"], name="receipt_is_kept_once")]
+        indexes = [
+            models.Index(fields=["id"], condition=models.Q(applied_at__isnull=True), name="receipt_waiting"),
+            models.Index(fields=["message_id"], condition=models.Q(message_id__isnull=False), name="receipt_message"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.provider_message_id}"

@@ -1,0 +1,47 @@
+"""The kill switch: what must not be claimed now. Set by `manage.py pause` and the admin, asked by the claim and by `trace`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from deliveries.sql import Cursor
+
+#: The account's own stop (wrong credentials) counts like a pause of the account.
+READ = """
+SELECT scope, value FROM pause
+UNION ALL
+SELECT 'account', id::text FROM account WHERE stopped_at IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Everything that is held at one moment."""
+
+    everything: bool
+    channels: frozenset[str]
+    accounts: frozenset[int]
+    services: frozenset[int]
+    batches: frozenset[UUID]
+
+    def hold(self, channel: str) -> bool:
+        """Is nothing at all to be claimed on ``channel``?"""
+        return self.everything or channel in self.channels
+
+
+def read(cursor: Cursor) -> Pauses:
+    """What is held now."""
+    cursor.execute(READ)
+    rows = cursor.fetchall()
+
+    def values(scope: str) -> list[str]:
+        return [value for found, value in rows if found == scope]
+
+    return Pauses(
+        everything=any(scope == "all" for scope, _ in rows),
+        channels=frozenset(values("channel")),
+        accounts=frozenset(int(value) for value in values("account")),
+        services=frozenset(int(value) for value in values("service")),
+        batches=frozenset(UUID(value) for value in values("batch")),
+    )

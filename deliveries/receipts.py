@@ -1,0 +1,165 @@
+"""Receipts: stored once as they come, applied in batches. Called by the receipts endpoint and the relay.
+
+A receipt never moves a message back. One that contradicts what is known is kept and shown; one that comes before its
+send is recorded waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from channels.base import Receipt, ReceiptKind
+from chaski.vocabulary import Status
+from deliveries import lifecycle
+from deliveries.lifecycle import MOVES, Move
+from deliveries.models.evidence import ReceiptEffect
+from deliveries.sql import Cursor, as_json
+
+STORE = """
+INSERT INTO receipt (account_id, event_id, kind, message_id, provider_message_id, at, code, detail, effect)
+SELECT %(account_id)s, r.event_id, r.kind, nullif(r.message_id, '')::uuid, r.provider_message_id, r.at, r.code, r.detail, ''
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(event_id text, kind text, message_id text, provider_message_id text,
+    at timestamptz, code text, detail text)
+ON CONFLICT DO NOTHING RETURNING id
+"""
+
+#: Receipts that wait, oldest first, each with its message: by our own id where the vendor echoes it, else by the
+#: vendor's. Only a message of the receipt's own account may be moved by it.
+WAITING = """
+SELECT r.id, r.kind, r.provider_message_id, coalesce(r.at, r.received_at), r.code, r.detail,
+       r.received_at < chaski_now() - interval '1 hour', m.id, m.status, m.in_doubt_count
+FROM (SELECT * FROM receipt WHERE applied_at IS NULL ORDER BY id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
+LEFT JOIN LATERAL (
+    SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND r.provider_message_id <> ''
+        AND a.provider_message_id = r.provider_message_id AND a.account_id = r.account_id LIMIT 1) found ON true
+LEFT JOIN message m ON m.id = coalesce(r.message_id, found.message_id) AND m.account_id = r.account_id
+ORDER BY r.id
+"""
+
+MARK = """
+UPDATE receipt SET applied_at = chaski_now(), effect = r.effect, message_id = coalesce(receipt.message_id, r.message_id)
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id uuid) WHERE receipt.id = r.id
+"""
+
+#: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
+SETTLED = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL"
+
+#: What is known of the provider's answer even when the attempt could not tell.
+LEARN = """
+UPDATE attempt a SET provider_message_id = r.provider_message_id
+FROM unnest(%(ids)s::uuid[], %(provider_ids)s::text[]) AS r(id, provider_message_id)
+WHERE a.message_id = r.id AND a.provider_message_id = '' AND a.number = (
+    SELECT max(number) FROM attempt WHERE message_id = r.id)
+"""
+
+_TARGET = {
+    ReceiptKind.SENT: Status.SENT,
+    ReceiptKind.DELIVERED: Status.DELIVERED,
+    ReceiptKind.READ: Status.READ,
+    ReceiptKind.UNDELIVERED: Status.UNDELIVERED,
+}
+_RANK = {Status.SENT: 1, Status.DELIVERED: 2, Status.READ: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A stored receipt and the message that it is about, if there is one."""
+
+    id: int
+    kind: str
+    provider_message_id: str
+    at: datetime
+    code: str
+    detail: str
+    old: bool
+    message_id: UUID | None
+    status: str | None
+    in_doubt_count: int | None
+
+
+def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:
+    """Keep ``receipts``, each provider event once; how many were new."""
+    rows = [asdict(receipt) for receipt in receipts]
+    cursor.execute(STORE, {"account_id": account_id, "rows": as_json(rows)})
+    return len(cursor.fetchall())
+
+
+def apply(cursor: Cursor, rows: int = 500) -> int:
+    """Apply up to ``rows`` stored receipts; how many were applied. Runs in the caller's transaction."""
+    cursor.execute(WAITING, {"rows": rows})
+    waiting = [Waiting(*row) for row in cursor.fetchall()]
+    known = [receipt for receipt in waiting if receipt.message_id is not None]
+    marks = _fold(cursor, known)
+    marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
+    if marks:
+        cursor.execute(MARK, {"rows": as_json(marks)})
+    return len(marks)
+
+
+def _fold(cursor: Cursor, known: Sequence[Waiting]) -> list[dict[str, Any]]:
+    """Fold all receipts of one message into one move, so that reversed ones do no harm and each message is written once."""
+    statuses: dict[UUID, Status] = {}
+    moves: dict[UUID, Move] = {}
+    marks = []
+    for receipt in known:
+        assert receipt.message_id is not None
+        now = statuses.get(receipt.message_id, Status(receipt.status))
+        path = path_for(now, ReceiptKind(receipt.kind))
+        marks.append(_mark(receipt, effect(now, ReceiptKind(receipt.kind), path)))
+        if path:
+            statuses[receipt.message_id] = path[-1]
+            earlier = moves.get(receipt.message_id)
+            moves[receipt.message_id] = _move(receipt, (*(earlier.path if earlier else ()), *path))
+    lifecycle.apply(cursor, moves.values())
+    if moves:
+        cursor.execute(SETTLED, {"ids": list(moves)})
+        ids = {r.message_id: r.provider_message_id for r in known if r.message_id in moves and r.provider_message_id}
+        cursor.execute(LEARN, {"ids": list(ids), "provider_ids": list(ids.values())})
+    return marks
+
+
+def path_for(now: Status, kind: ReceiptKind) -> tuple[Status, ...]:
+    """The steps from ``now`` that a receipt of ``kind`` proves; empty when it moves nothing."""
+    target = _TARGET.get(kind)
+    if target is None or target == now:
+        return ()
+    if target in MOVES[now]:
+        return (target,)
+    # "undelivered" before our own record of "sent": the provider must have taken it first.
+    if target is Status.UNDELIVERED and Status.SENT in MOVES[now]:
+        return (Status.SENT, target)
+    return ()
+
+
+def effect(now: Status, kind: ReceiptKind, path: tuple[Status, ...]) -> ReceiptEffect:
+    """What a receipt did, for people: an older fact says nothing new, a refused one contradicts."""
+    target = _TARGET.get(kind)
+    if path:
+        return ReceiptEffect.MOVED
+    if target is None or target == now or _RANK.get(target, 9) <= _RANK.get(now, 0):
+        return ReceiptEffect.KEPT
+    return ReceiptEffect.CONTRADICTION
+
+
+def _move(receipt: Waiting, path: tuple[Status, ...]) -> Move:
+    assert receipt.message_id is not None
+    refused = path[-1] is Status.UNDELIVERED
+    return Move(
+        id=receipt.message_id,
+        path=path,
+        actor="provider",
+        reason=" ".join(part for part in (f"receipt: {receipt.kind}", receipt.code) if part),
+        at=receipt.at,
+        error_class="recipient_refused" if refused else None,
+        error_code=receipt.code if refused else None,
+        error_detail=receipt.detail if refused else None,
+        provider_message_id=receipt.provider_message_id or None,
+    )
+
+
+def _mark(receipt: Waiting, what: ReceiptEffect) -> dict[str, Any]:
+    return {"id": receipt.id, "effect": what, "message_id": receipt.message_id}

@@ -1,0 +1,171 @@
+"""When to try again: a pure function from what an attempt gave to what happens next. Called by the recorder and the sweep.
+
+The schedule lives on the row, not in the broker: exponential, jittered, capped, honouring the provider's own wait and
+ending at the message's deadline or when its tries are spent (docs/adr/0003-retries-are-data.md).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from channels.base import Accepted, NotAllowedNow, RecipientRefused, Scope, SendError, Throttled, Transient
+from chaski.vocabulary import ErrorClass, Status, WaitingFor
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a message is retried. Seconds throughout; ``jitter`` is the share by which a wait may be shorter or longer."""
+
+    base_seconds: float = 2.0
+    factor: float = 2.0
+    cap_seconds: float = 3600.0
+    jitter: float = 0.2
+    max_tries: int = 30
+    blind_retries: int = 1
+    idempotent: bool = False
+    hold_in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt gave, as a value. ``error_class`` is empty where the provider accepted."""
+
+    error_class: str = ""
+    code: str = ""
+    detail: str = ""
+    provider_message_id: str = ""
+    retry_after: float | None = None
+    until: datetime | None = None
+    suppress: bool = False
+    account_wide: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Did the provider take the message over?"""
+        return not self.error_class
+
+    @classmethod
+    def of_answer(cls, answer: Accepted) -> Outcome:
+        """The outcome of an accepted attempt."""
+        return cls(detail=answer.detail[:500], provider_message_id=answer.provider_message_id)
+
+    @classmethod
+    def of_error(cls, error: SendError) -> Outcome:
+        """The outcome of an attempt that raised."""
+        return cls(
+            error_class=error.error_class,
+            code=error.code,
+            detail=error.detail,
+            retry_after=error.retry_after if isinstance(error, (Throttled, Transient)) else None,
+            until=error.until if isinstance(error, NotAllowedNow) else None,
+            suppress=isinstance(error, RecipientRefused) and error.suppress,
+            account_wide=isinstance(error, Throttled) and error.scope is Scope.ACCOUNT,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What counts so far for one message: tries against the policy, and repeats after an answer that never came."""
+
+    tries: int
+    blind_count: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens next. ``path`` follows SENDING; a message that stays pending has ``due_at``, or is ``held``."""
+
+    path: tuple[Status, ...]
+    due_at: datetime | None = None
+    waiting_for: str = ""
+    held: bool = False
+    tries: int = 0
+    blind: int = 0
+    in_doubt: int = 0
+    stop_account: bool = False
+    reason: str = field(default="", compare=False)
+
+    @property
+    def finished(self) -> bool:
+        """Does the message leave the queue?"""
+        return self.due_at is None and not self.held
+
+
+def backoff(policy: Policy, tries: int, spread: Callable[[float, float], float] = random.uniform) -> float:
+    """Seconds to wait after the ``tries``-th try (from 1)."""
+    plain = min(policy.cap_seconds, policy.base_seconds * policy.factor ** min(tries - 1, 63))
+    return float(plain * spread(1 - policy.jitter, 1 + policy.jitter))
+
+
+_FINAL = {ErrorClass.RECIPIENT_REFUSED, ErrorClass.CONTENT_REFUSED, ErrorClass.POISON}
+
+
+def decide(
+    outcome: Outcome,
+    history: History,
+    policy: Policy,
+    now: datetime,
+    spread: Callable[[float, float], float] = random.uniform,
+) -> Decision:
+    """What becomes of a message whose attempt gave ``outcome``. Pure but for ``spread``, the source of jitter."""
+    if outcome.accepted:
+        return Decision((Status.SENT,))
+    word = ErrorClass(outcome.error_class)
+    if word in _FINAL:
+        return Decision((Status.FAILED,))
+    if word is ErrorClass.MISCONFIGURED:
+        # The account stops, the message keeps its tries and waits for somebody to mend the account.
+        return Decision((Status.QUEUED,), due_at=now, waiting_for=WaitingFor.OPERATOR, stop_account=True)
+    if word is ErrorClass.IN_DOUBT:
+        return _in_doubt(history, policy, now, spread)
+    if word is ErrorClass.NOT_ALLOWED_NOW and outcome.until is None:
+        return Decision((Status.FAILED,), reason="the provider does not allow it and names no time when it will")
+    return _again(word, outcome, history, policy, now, spread)
+
+
+def _again(
+    word: ErrorClass,
+    outcome: Outcome,
+    history: History,
+    policy: Policy,
+    now: datetime,
+    spread: Callable[[float, float], float],
+) -> Decision:
+    free = word in {ErrorClass.THROTTLED, ErrorClass.NOT_ALLOWED_NOW}
+    tries = history.tries + (0 if free else 1)
+    doubt = 1 if word is ErrorClass.TRANSIENT else 0
+    if tries >= policy.max_tries:
+        return Decision((Status.FAILED,), tries=tries, in_doubt=doubt, reason=f"all {tries} tries are spent")
+    wait = backoff(policy, max(tries, 1), spread)
+    if outcome.retry_after is not None:
+        # Never earlier than the provider said; a little later, so that a crowd does not return at once.
+        wait = outcome.retry_after * spread(1.0, 1 + policy.jitter / 2)
+    due_at = max(outcome.until or now, now + timedelta(seconds=wait))
+    if due_at >= history.expires_at:
+        return Decision((Status.FAILED,), in_doubt=doubt, reason="its deadline comes before the next try")
+    waiting_for = WaitingFor.RATE_LIMIT if free else WaitingFor.RETRY
+    return Decision((Status.QUEUED,), due_at=due_at, waiting_for=waiting_for, tries=tries, in_doubt=doubt)
+
+
+def _in_doubt(
+    history: History, policy: Policy, now: datetime, spread: Callable[[float, float], float]
+) -> Decision:
+    """Repeat where the provider knows our key or the account allows one more blind repeat; else hold it in sight."""
+    hold = Decision(
+        (Status.IN_DOUBT,), held=True, waiting_for=WaitingFor.OPERATOR, tries=history.tries + 1,
+        blind=history.blind_count, in_doubt=1,
+    )
+    spent = history.blind_count >= policy.blind_retries
+    if policy.hold_in_doubt or (spent and not policy.idempotent) or history.tries + 1 >= policy.max_tries:
+        return hold
+    due_at = now + timedelta(seconds=backoff(policy, history.tries + 1, spread))
+    if due_at >= history.expires_at:
+        return hold
+    return Decision(
+        (Status.IN_DOUBT, Status.QUEUED), due_at=due_at, waiting_for=WaitingFor.RETRY, tries=history.tries + 1,
+        blind=history.blind_count + 1, in_doubt=1,
+    )

@@ -1,0 +1,125 @@
+"""Which account carries a message. Called by intake; the choice is written on the row."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from threading import Lock
+
+from deliveries.conf import timings
+from deliveries.models import Account, Route, Service
+
+
+class NoAccount(LookupError):
+    """No account can carry it; ``field`` is the field of the message that is to blame."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRef:
+    """What intake needs to know of an account."""
+
+    id: int
+    service_id: int | None
+    channel: str
+    provider: str
+    name: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRef:
+    """One configured route."""
+
+    service_id: int
+    channel: str
+    account_id: int
+    weight: int
+    position: int
+
+
+class RoutingTable:
+    """The accounts and routes of the database, read again after two seconds or when something is missing. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._read_at = float("-inf")
+        self._accounts: tuple[AccountRef, ...] = ()
+        self._routes: tuple[RouteRef, ...] = ()
+
+    def forget(self) -> None:
+        """Read again at the next question."""
+        self._read_at = float("-inf")
+
+    def choose(self, service: Service, channel: str, wanted: str = "") -> AccountRef:
+        """The account for one message of ``service``. ``wanted`` is the name that the message asks for.
+
+        A test service always gets the sandbox. Raises ``NoAccount``.
+        """
+        if service.test:
+            return sandbox(channel)
+        try:
+            return self._choose(service.pk, channel, wanted)
+        except NoAccount:
+            self.forget()
+            return self._choose(service.pk, channel, wanted)
+
+    def _choose(self, service_id: int, channel: str, wanted: str) -> AccountRef:
+        self._refresh()
+        mine = [a for a in self._accounts if a.channel == channel and a.service_id in (service_id, None)]
+        if wanted:
+            named = [account for account in mine if account.name == wanted]
+            if not named:
+                raise NoAccount("account", f"this service has no account {wanted!r} on channel {channel!r}")
+            return named[0]
+        return self._by_route(service_id, channel, mine) or self._by_priority(channel, mine)
+
+    def _by_route(self, service_id: int, channel: str, mine: list[AccountRef]) -> AccountRef | None:
+        routes = [r for r in self._routes if r.service_id == service_id and r.channel == channel]
+        if not routes:
+            return None
+        first = min(route.position for route in routes)
+        equals = [route for route in routes if route.position == first]
+        chosen = random.choices(equals, [route.weight for route in equals])[0]  # noqa: S311 - sharing load
+        return next((account for account in mine if account.id == chosen.account_id), None)
+
+    @staticmethod
+    def _by_priority(channel: str, mine: list[AccountRef]) -> AccountRef:
+        if not mine:
+            raise NoAccount(
+                "channel",
+                f"no account is set up for channel {channel!r}; an operator creates one with"
+                f" `manage.py account create {channel} PROVIDER NAME`",
+            )
+        # A service's own account comes before a shared one of the same priority.
+        return min(mine, key=lambda account: (account.priority, account.service_id is None, account.id))
+
+    def _refresh(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._read_at < timings().account_cache_seconds:
+                return
+            columns = ("id", "service_id", "channel", "provider", "name", "priority")
+            # The sandboxes of test services must never catch a real message for want of an account.
+            real = Account.objects.exclude(service=None, provider="sandbox", name__startswith="sandbox-")
+            self._accounts = tuple(AccountRef(*row) for row in real.values_list(*columns))
+            self._routes = tuple(
+                RouteRef(*row)
+                for row in Route.objects.values_list("service_id", "channel", "account_id", "weight", "position")
+            )
+            self._read_at = time.monotonic()
+
+
+table = RoutingTable()
+
+
+def sandbox(channel: str) -> AccountRef:
+    """The shared sandbox account of ``channel``, made when it is first needed."""
+    account, _ = Account.objects.get_or_create(
+        service=None, name=f"sandbox-{channel}", defaults={"channel": channel, "provider": "sandbox", "priority": 1000}
+    )
+    return AccountRef(account.pk, None, channel, "sandbox", account.name, account.priority)

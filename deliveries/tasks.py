@@ -1,0 +1,86 @@
+"""The Celery tasks: thin shells around the engine and the relay's jobs.
+
+Their names and arguments are a public contract between two releases that run side by side: add arguments with defaults,
+never rename or remove one. Unknown arguments of a newer release are taken and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import psycopg
+import redis
+import structlog
+from celery import Task, current_app, shared_task
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from django.db import Error as DatabaseError
+
+from channels.media import MEDIA
+from channels.registry import providers
+from chaski.vocabulary import Lane
+from deliveries import heartbeat, maintenance
+from deliveries.conf import timings
+from deliveries.delivery.engine import engine
+from deliveries.doorbell import free_slot
+
+log = structlog.get_logger(__name__)
+
+#: Failures of our own infrastructure. A provider's failures are data on the row, never a Celery retry.
+INFRASTRUCTURE = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseError, redis.RedisError)
+AUTORETRY = {
+    "autoretry_for": INFRASTRUCTURE,
+    "retry_backoff": True,
+    "retry_backoff_max": 30,
+    "retry_jitter": True,
+    "max_retries": 5,
+}
+
+
+def deliver(
+    self: Task[Any, Any],
+    *,
+    channel: str,
+    lane: str = "normal",
+    ids: Sequence[str] = (),
+    version: int = 1,
+    backlog: int | None = None,
+    oldest: float | None = None,
+    **unknown: Any,
+) -> dict[str, int]:
+    """Send what is due on ``channel``. Whoever rings can at most make a queued message go out: the rows decide."""
+    if unknown:
+        log.warning("bell_has_unknown_arguments", task=self.name, names=sorted(unknown), version=version)
+    if not ids:
+        # Before the claim: what becomes due from now on may ring again.
+        free_slot(channel, Lane(lane))
+    tally = engine().drain(channel, Lane(lane), ids, self.request.id or "")
+    return asdict(tally)
+
+
+for _channel in MEDIA:
+    current_app.task(deliver, bind=True, name=f"deliver.{_channel}", shared=True, **AUTORETRY)
+
+
+@shared_task(name="chaski.maintain", ignore_result=False, **AUTORETRY)
+def maintain(**unknown: Any) -> dict[str, int]:
+    """Periodic upkeep, once per minute however many beats run."""
+    return maintenance.run()
+
+
+@worker_ready.connect
+def _start(sender: Any = None, **_: Any) -> None:
+    providers()
+    heartbeat.start("worker", engine(str(getattr(sender, "hostname", "worker"))))
+
+
+@worker_shutting_down.connect
+def _stop_claiming(**_: Any) -> None:
+    engine().stop_claiming()
+    heartbeat.end_process_after(max(timings().lease(cls) for cls in providers().values()))
+
+
+@worker_shutdown.connect
+def _finish(**_: Any) -> None:
+    engine().wait_idle(max(timings().lease(cls) for cls in providers().values()))
