@@ -6,12 +6,12 @@ Used by `config.up`; the order in which they come up is its business.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import urllib3
+from celery import Celery
 
 from config import environment
 from config.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -23,9 +23,10 @@ from config.processes import Ports
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = environment.FOLDER
 READY_SECONDS = 90.0
+WORKER_SECONDS = 30.0
 
-#: What belongs to the servers' data and goes with it.
-WITH_THE_DATA = ("environment", "secrets", "simulator.jsonl", "beat-schedule*")
+#: What means nothing without the database that it was made for.
+WITH_THE_DATABASE = ("environment", "secrets", "simulator.jsonl", "beat-schedule*")
 
 SERVERS = ("DATABASE_URL", "CHASKI_BROKER_URL", "CHASKI_CACHE_URL")
 ROOT_WORKER = "ignore:You're running the worker with superuser privileges"
@@ -45,13 +46,13 @@ def embedded_servers() -> dict[str, EmbeddedServer]:
 
 
 def drop(servers: Iterable[EmbeddedServer]) -> None:
-    """Delete their data and what belongs to it. What the variables name is somebody else's and stays."""
+    """Delete their data, and with the database the secrets that encrypt what is in it."""
     for server in servers:
         server.drop()
-    for pattern in WITH_THE_DATA:
-        for file in FOLDER.glob(pattern):
-            file.unlink()
-    shutil.rmtree(FOLDER / "static", ignore_errors=True)
+        if isinstance(server, EmbeddedPostgres):
+            for pattern in WITH_THE_DATABASE:
+                for file in FOLDER.glob(pattern):
+                    file.unlink()
 
 
 def choose_ports() -> Ports:
@@ -91,6 +92,16 @@ def for_children(values: Mapping[str, str]) -> dict[str, str]:
     if os.geteuid() == 0:  # trying Chaski as root is allowed, and its workers accept nothing but JSON
         given["PYTHONWARNINGS"] = ROOT_WORKER
     return given
+
+
+def wait_for_workers(broker: str, count: int) -> int:
+    """Return once ``count`` workers answer, or after half a minute; gives how many did."""
+    with Celery(broker=broker) as asking:
+        deadline = time.monotonic() + WORKER_SECONDS
+        while True:
+            answers = len(asking.control.ping(timeout=1.0, limit=count) or ())
+            if answers >= count or time.monotonic() > deadline:
+                return answers
 
 
 def wait_until_ready(url: str) -> None:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LINES = 15  # of what a failed command said are enough
+
 
 class ManagementError(Exception):
-    """A management command failed; the message is what it said, ``said`` its error output alone."""
+    """A management command failed; the message ends with what it said, ``said`` is all of that."""
 
     def __init__(self, command: str, said: str) -> None:
-        super().__init__(f"manage.py {command} failed:\n{said}")
+        end = "\n".join(said.splitlines()[-LINES:])
+        super().__init__(f"manage.py {command} failed:\n{end}")
         self.said = said
 
 

@@ -62,7 +62,7 @@ def worker(number: int) -> Process:
     pool = ("--pool", "threads", "--concurrency", "32", "-Q", QUEUES)
     name = ("--hostname", f"worker{number}@%h")
     quiet = ("-E", "--loglevel", "WARNING", "--without-gossip", "--without-mingle")
-    command = ("celery", "-A", "config", "worker", *pool, *name, *quiet)
+    command = ("celery", "-q", "-A", "config", "worker", *pool, *name, *quiet)
     return Process(f"worker{number}", command, stage=1, grace_seconds=20)
 
 
@@ -73,18 +73,16 @@ def relay() -> Process:
 
 def beat(schedule: str = ".chaski/beat-schedule") -> Process:
     """The clock of the periodic tasks; ``schedule`` is the file it remembers its last runs in."""
-    return Process("beat", ("celery", "-A", "config", "beat", "-s", schedule, "--loglevel", "WARNING"))
+    return Process("beat", ("celery", "-q", "-A", "config", "beat", "-s", schedule, "--loglevel", "WARNING"))
 
 
 def flower(port: int, address: str = "127.0.0.1") -> Process:
     """Celery's monitor. Its login comes from FLOWER_BASIC_AUTH, as a command line can be seen by every user.
 
-    It logs errors only: started beside the workers it warns of each that does not answer yet.
+    Start it last: it asks the workers once about themselves, and shows little of those that did not answer.
     """
     where = (f"--address={address}", f"--port={port}")
-    return Process(
-        "flower", ("celery", "-A", "config", "flower", *where, "--max_tasks=20000", "--logging=error")
-    )
+    return Process("flower", ("celery", "-A", "config", "flower", *where, "--max_tasks=20000"))
 
 
 def simulator(port: int, smtp_port: int) -> Process:

@@ -5,7 +5,6 @@ It uses Chaski as anybody would: `manage.py` and the HTTP API, nothing inside.
 
 from __future__ import annotations
 
-import secrets as random_words
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from config.environment import Secrets
 from config.management import Management, ManagementError
 
 SERVICE = "demo"
+USUAL_PLACE = "8900-8925"
 CHANNELS = ("email", "sms", "telegram", "webhook")
 CHUNK = 500  # messages in one call
 POLL_SECONDS = 0.3
@@ -48,24 +48,35 @@ class Simulator:
     port: int
     smtp_port: int
 
+    @property
+    def place(self) -> str:
+        """Its ports in one word: accounts made for other ports are of no use."""
+        return f"{self.port}-{self.smtp_port}"
+
+    def name(self, channel: str) -> str:
+        """The demo account of the channel."""
+        usual = self.place == USUAL_PLACE
+        return f"{SERVICE}-{channel}" if usual else f"{SERVICE}-{channel}-{self.place}"
+
     def account(self, channel: str, secrets: Secrets) -> list[str]:
         """Provider, name and options of the demo account, as `manage.py account create` takes them."""
+        name = self.name(channel)
         base = f"http://127.0.0.1:{self.port}"
         if channel == "email":
             given = (f"host=127.0.0.1 port={self.smtp_port} security=none from=hello@chaski.example", "")
-            return _account("smtp", channel, *given)
+            return _account("smtp", name, *given)
         if channel == "sms":
-            options = f"base_url={base}/twilio account_sid=AC{'0' * 32} from=+15005550006"
-            return _account("twilio", channel, options, "auth_token=simulated")
+            options = f"base_url={base}/twilio account_sid=AC{'0' * 32} from_number=+15005550006"
+            return _account("twilio", name, options, "auth_token=simulated")
         if channel == "telegram":
-            return _account("telegram", channel, f"base_url={base}/telegram", "token=1000000:simulated")
-        return _account("webhook", channel, f"base_url={base}/webhook", f"secret={secrets['WEBHOOK_SECRET']}")
+            return _account("telegram", name, f"base_url={base}/telegram", "token=1000000:simulated")
+        return _account("webhook", name, f"base_url={base}/webhook", f"secret={secrets['WEBHOOK_SECRET']}")
 
 
-def _account(provider: str, channel: str, options: str, secret: str) -> list[str]:
+def _account(provider: str, name: str, options: str, secret: str) -> list[str]:
     given = [argument for option in options.split() for argument in ("--option", option)]
     kept = [argument for each in secret.split() for argument in ("--secret", each)]
-    return [provider, f"{SERVICE}-{channel}", *given, *kept]
+    return [provider, name, *given, *kept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +167,16 @@ class Sample:
     secrets: Secrets
 
     def prepare(self) -> Api:
-        """Make the service and its accounts, or find those of the last time."""
+        """Make the service and its accounts, or take those of the last time."""
         api = Api(self.base, self.secrets.get("DEMO_API_KEY") or "none yet")
-        if not api.knows_the_key():
+        known = api.knows_the_key()
+        if not known:
             self.secrets.keep(DEMO_API_KEY=self._new_key())
             api = Api(self.base, self.secrets["DEMO_API_KEY"])
-        with ThreadPoolExecutor(max_workers=2) as both_cores:
-            list(both_cores.map(self._make_account, CHANNELS))
+        if not known or self.secrets.get("DEMO_ACCOUNTS_AT") != self.simulator.place:
+            with ThreadPoolExecutor(max_workers=2) as few:
+                list(few.map(self._make_account, CHANNELS))
+            self.secrets.keep(DEMO_ACCOUNTS_AT=self.simulator.place)
         return api
 
     def run(self, api: Api, count: int, watch: Watch) -> Outcome:
@@ -177,24 +191,21 @@ class Sample:
 
     def _new_key(self) -> str:
         try:
-            made = self.manage.run("service", "create", SERVICE, "--json").document
+            made = self.manage.run("service", "create", SERVICE, "--json")
         except ManagementError as error:
             if "exist" not in error.said:
                 raise
-            # Its key was shown once, elsewhere; a service of our own costs nothing.
-            made = self.manage.run(
-                "service", "create", f"{SERVICE}-{random_words.token_hex(3)}", "--json"
-            ).document
-        return str(made["api_key"])
+            made = self.manage.run("service", "key", SERVICE, "--json")  # its first key was shown elsewhere
+        return str(made.document["api_key"])
 
     def _make_account(self, channel: str) -> None:
+        account = self.simulator.account(channel, self.secrets)
         try:
-            self.manage.run(
-                "account", "create", channel, *self.simulator.account(channel, self.secrets), "--json"
-            )
+            self.manage.run("account", "create", channel, *account, "--json")
         except ManagementError as error:
             if "exist" not in error.said:
                 raise
+        self.manage.run("route", "set", SERVICE, channel, self.simulator.name(channel))
 
 
 def _accept(api: Api, rows: list[dict[str, str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from config.sample import Counts, Outcome, Watch
 
 PLAIN_SECONDS = 2.0  # between two lines of progress where there is no terminal
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
+ONLY_INFORMS = re.compile(r"\[(debug|info) *\]|\"level\": ?\"(debug|info)\"")  # as our logs write it
 FIGURES = ("sent", "retried", "failed", "in_doubt", "p50_ms", "p99_ms")
 
 
@@ -31,10 +33,12 @@ class Screen:
         self._console.print(Text.assemble(("Chaski: ", "bold"), text), soft_wrap=True)
 
     def show(self, name: str, line: str) -> None:
-        """One line of the process ``name``."""
+        """One line of the process ``name``, unless it says of itself that it only informs: its log has it too."""
+        text = Text.from_ansi(line)
+        if ONLY_INFORMS.search(text.plain) or not text.plain.strip():
+            return
         colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
-        text = Text.assemble((f"{name:>10} | ", colour), Text.from_ansi(line))
-        self._console.print(text, soft_wrap=True)
+        self._console.print(Text.assemble((f"{name:>10} | ", colour), text), soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Watch]:
@@ -78,11 +82,11 @@ class Screen:
             self.say(f"  {violation}")
 
     def places(self, urls: Mapping[str, str], logins: Mapping[str, str]) -> None:
-        """Where everything is, and how to get in."""
-        table = Table("page", "address", "login")
+        """Where everything is and how to get in, in lines to copy from."""
+        widest = max(map(len, urls.values()))
         for name, url in urls.items():
-            table.add_row(name, url, logins.get(name, ""))
-        self._console.print(table)
+            line = Text.assemble((f"{name:>10}  ", "bold"), f"{url:<{widest}}  {logins.get(name, '')}")
+            self._console.print(line, soft_wrap=True)
 
 
 def in_words(counts: Counts) -> str:

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen.say("starting; Ctrl-C stops everything")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "static").mkdir(parents=True, exist_ok=True)  # where collected files would lie
     try:
         with locked(FOLDER / "up.lock"):
             return Up(options, screen).run()
@@ -115,18 +115,17 @@ class Up:
 
     def _start_servers(self, stack: ExitStack) -> list[EmbeddedServer]:
         servers = local.embedded_servers()
+        for variable in [name for name in servers if os.environ.get(name)]:
+            self._screen.say(f"{variable} is set: using {_place(os.environ[variable])}")
+            del servers[variable]
         if self._options.fresh:
             local.drop(servers.values())
             self._screen.say("dropped the data of the embedded servers")
-        started = []
-        for variable, server in servers.items():
-            if os.environ.get(variable):
-                self._screen.say(f"{variable} is set: using {_place(os.environ[variable])}")
-                continue
-            started.append(stack.enter_context(server))
+        for server in servers.values():
+            stack.enter_context(server)
             self._screen.say(f"embedded {server.name} on {server.data}")
         stack.callback(self._screen.say, "stopping the servers...")
-        return started
+        return list(servers.values())
 
     def _prepare(self, manage: Management, secrets: Secrets) -> None:
         """Bring the database up to date, with somebody who may enter the admin."""
@@ -150,10 +149,19 @@ class Up:
         )
         stack.enter_context(supervisor)
         stack.callback(self._screen.say, "stopping the processes...")
-        for process in processes.everything(ports):
+        *others, flower = processes.everything(ports)
+        for process in others:
             supervisor.start(process)
         local.wait_until_ready(f"http://127.0.0.1:{ports.web}/health/ready")
+        self._wait_for_workers(manage.environment["CHASKI_BROKER_URL"], others)
+        supervisor.start(flower)
         self._screen.say(f"ready after {time.monotonic() - begun:.0f} s at http://127.0.0.1:{ports.web}")
+
+    def _wait_for_workers(self, broker: str, started: Sequence[processes.Process]) -> None:
+        wanted = sum(process.name.startswith("worker") for process in started)
+        answering = local.wait_for_workers(broker, wanted)
+        if answering < wanted:
+            self._screen.say(f"only {answering} of {wanted} workers answer; see .chaski/log/worker1.log")
 
     def _serve(self, manage: Management, ports: processes.Ports, secrets: Secrets) -> int:
         base = f"http://127.0.0.1:{ports.web}"
