@@ -33,7 +33,7 @@ class Screen:
         self._console.print(Text.assemble(("Chaski: ", "bold"), text), soft_wrap=True)
 
     def show(self, name: str, line: str) -> None:
-        """One line of the process ``name``, unless it says of itself that it only informs: its log has it too."""
+        """One line of the process ``name``; what only informs stays in its log."""
         text = Text.from_ansi(line)
         if ONLY_INFORMS.search(text.plain) or not text.plain.strip():
             return

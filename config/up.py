@@ -62,10 +62,9 @@ def options_of(arguments: Sequence[str] | None) -> Options:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = options_of(arguments)
     screen = Screen()
     screen.say("starting; Ctrl-C stops everything")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _stop_on_signals()
     (FOLDER / "static").mkdir(parents=True, exist_ok=True)  # where collected files would lie
     try:
         with locked(FOLDER / "up.lock"):
@@ -87,6 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         screen.say("stopped")
         return 130 if options.once else 0
     return 1
+
+
+def _stop_on_signals() -> None:
+    """Also SIGINT, which a shell makes its background commands ignore; but `nohup` means what it says."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -168,6 +174,7 @@ class Up:
         urls = {
             "admin": f"{base}/admin/",
             "docs": f"{base}/api/docs",
+            "api": f"{base}/api/v1",
             "flower": f"http://127.0.0.1:{ports.flower}/",
             "simulator": f"http://127.0.0.1:{ports.simulator}/",
         }
@@ -190,7 +197,7 @@ class Up:
 def _logins(secrets: Secrets) -> dict[str, str]:
     return {
         "admin": f"admin / {secrets['ADMIN_PASSWORD']}",
-        "docs": f"API key {secrets['DEMO_API_KEY']}",
+        "api": f"API key {secrets['DEMO_API_KEY']}",
         "flower": f"admin / {secrets['FLOWER_PASSWORD']}",
     }
 
