@@ -168,11 +168,11 @@ class Sample:
 
     def prepare(self) -> Api:
         """Make the service and its accounts, or take those of the last time."""
-        api = Api(self.base, self.secrets.get("DEMO_API_KEY") or "none yet")
-        known = api.knows_the_key()
+        kept = self.secrets.get("DEMO_API_KEY")
+        known = kept is not None and Api(self.base, kept).knows_the_key()
         if not known:
             self.secrets.keep(DEMO_API_KEY=self._new_key())
-            api = Api(self.base, self.secrets["DEMO_API_KEY"])
+        api = Api(self.base, self.secrets["DEMO_API_KEY"])
         if not known or self.secrets.get("DEMO_ACCOUNTS_AT") != self.simulator.place:
             with ThreadPoolExecutor(max_workers=2) as few:
                 list(few.map(self._make_account, CHANNELS))
