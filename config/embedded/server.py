@@ -8,6 +8,7 @@ be trusted.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -115,6 +116,16 @@ class EmbeddedServer(ABC):
         self.process.kill()
         self.process.wait()
         self._release()
+
+    def drop(self) -> None:
+        """Stop it and delete its data."""
+        self.stop()
+        lock = self._acquire()
+        try:
+            if self.data.exists():
+                shutil.rmtree(self.data)
+        finally:
+            os.close(lock)
 
     def restart(self) -> None:
         self.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from signal import Signals
@@ -65,7 +64,7 @@ class EmbeddedValkey(EmbeddedServer):
     def wipe(self) -> None:
         """Start again with nothing, as a broker without persistence would after a crash."""
         self.kill()
-        shutil.rmtree(self.data)
+        self.drop()
         self.start()
 
     def _prepare(self, lock: int) -> None:

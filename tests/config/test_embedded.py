@@ -205,35 +205,36 @@ def test_an_interrupted_first_start_is_made_anew(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_killing_the_owner_takes_the_servers_along_and_the_next_finds_the_data(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+def test_killing_the_owner_takes_the_servers_along_and_the_next_finds_the_data(
+    postgres: EmbeddedPostgres, home: Path
+) -> None:
+    postgres.stop()
+    command = [sys.executable, "-c", OWNER, str(home)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout
         servers = [int(each) for each in owner.stdout.readline().split()]
-        pg = EmbeddedPostgres(tmp_path / "postgres", log=tmp_path / "pg.log")
+        pg = EmbeddedPostgres(postgres.data, log=postgres.log)
         note(pg, "kept")
         owner.kill()
-        with (
-            pg,
-            EmbeddedValkey(tmp_path / "valkey", log=tmp_path / "v.log"),
-        ):  # at once, while they still stop
+        with pg, EmbeddedValkey(home / "valkey", log=home / "v.log"):  # at once, while they still stop
             assert not any(alive(each) for each in servers)
             assert notes(pg) == ["kept"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-def test_root_without_user_namespaces_runs_it_as_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_root_without_user_namespaces_runs_it_as_nobody_even_in_a_closed_folder(
+    postgres: EmbeddedPostgres, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    postgres.stop()
+    home.chmod(0o700)
     every = list(identity._for_root())
-    monkeypatch.setattr(identity, "_for_root", lambda: iter(every[1:]))
-    (tmp_path / "closed").mkdir(mode=0o700)
-    with EmbeddedPostgres(tmp_path / "closed" / "pg", log=tmp_path / "log") as pg:
-        note(pg, "as nobody")
-        assert pg.data.stat().st_uid == identity._nobody()
-    monkeypatch.setattr(identity, "_for_root", lambda: iter(every))
-    with EmbeddedPostgres(tmp_path / "closed" / "pg", log=tmp_path / "log") as pg:
-        assert notes(pg) == ["as nobody"]
+    for ways, owner in ((every[1:], identity._nobody()), (every[:1], 0)):
+        monkeypatch.setattr(identity, "_for_root", lambda ways=ways: iter(ways))
+        with EmbeddedPostgres(postgres.data, log=postgres.log) as pg:
+            note(pg, f"as {owner}")
+            assert pg.data.stat().st_uid == owner
+    postgres.start()
+    assert len(notes(postgres)) == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
