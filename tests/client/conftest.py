@@ -1,4 +1,4 @@
-"""A real local HTTP server that answers as scripted and keeps what it was asked. For the tests of the client."""
+"""A real local HTTP server that answers as scripted and keeps what it was asked; for the client's tests."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(reply.delay)
         self.write(reply)
 
-    do_GET = do_POST = answer
+    do_GET = do_POST = answer  # noqa: N815 - the names that http.server looks for
 
     def read(self) -> Asked:
         parts = urlsplit(self.path)

@@ -1,4 +1,4 @@
-"""What the client does when the network or the service fails: repeats, with the same key, or says what happened."""
+"""What the client does when network or service fail: repeats with the same key, or says what happened."""
 
 from __future__ import annotations
 
