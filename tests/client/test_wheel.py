@@ -52,13 +52,14 @@ def test_the_wheel_works_in_an_environment_of_its_own_without_django(wheel, tmp_
     python = str(tmp_path / "venv" / "bin" / "python")
     run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--disable-pip-version-check", str(wheel))
     assert run(python, "-c", "import chaski; print(chaski.send.__name__)", cwd=tmp_path) == "send\n"
-    refused = "import chaski\ntry: chaski.Client('http://x', 'ck_a')\nexcept chaski.ConfigurationError as e: print(e)"
+    client = "chaski.Client('http://x', 'ck_a')"
+    refused = f"import chaski\ntry: {client}\nexcept chaski.ConfigurationError as e: print(e)"
     assert "pip install 'urllib3>=2'" in run(python, "-c", refused, cwd=tmp_path)
     spec = importlib.util.find_spec("urllib3")
     assert spec is not None
     assert spec.origin is not None
     shutil.copytree(pathlib.Path(spec.origin).parent, tmp_path / "urllib3")
-    made = "import sys, chaski; print(chaski.Client('http://x', 'ck_a'), 'django' in sys.modules)"
+    made = f"import sys, chaski; print({client}, 'django' in sys.modules)"
     assert run(python, "-c", made, cwd=tmp_path) == "<chaski.Client http://x> False\n"
 
 
