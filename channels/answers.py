@@ -45,9 +45,7 @@ def json_error(response: HttpResponse) -> dict[str, Any]:
 
 def unreadable(response: HttpResponse) -> InDoubt:
     """A success that does not say what the vendor documents."""
-    return InDoubt(
-        "unreadable_answer", f"HTTP {response.status}, but the body is not what the vendor documents"
-    )
+    return InDoubt("unreadable_answer", f"HTTP {response.status}, but the body is not what the vendor documents")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -280,9 +280,7 @@ class Provider(ABC):
         known = {option.name: option for option in cls.options}
         for name in settings:
             if name not in known:
-                raise InvalidOption(
-                    name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}"
-                )
+                raise InvalidOption(name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}")
         for option in cls.options:
             if option.required and not settings.get(option.name):
                 raise InvalidOption(option.name, f"{cls.name} needs it: {option.help}")

@@ -120,9 +120,7 @@ class HttpClient:
     async def _exchange(
         session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> HttpResponse:
-        async with session.request(
-            method, url, headers=headers, data=body, allow_redirects=False
-        ) as response:
+        async with session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
             return HttpResponse(response.status, response.headers, await _capped(response))
 
 
@@ -218,9 +216,7 @@ def _failure(error: Exception, progress: _Progress) -> SendError:
     if isinstance(cause, AddressRefused):
         return RecipientRefused("address_refused", str(cause))
     if isinstance(error, aiohttp.InvalidURL):
-        return Misconfigured(
-            "invalid_url", "the URL to request cannot be read; look at the account's base_url"
-        )
+        return Misconfigured("invalid_url", "the URL to request cannot be read; look at the account's base_url")
     if not progress.written or _wrote_nothing(error):
         return _not_sent(error, cause)
     if isinstance(error, TimeoutError):
@@ -245,9 +241,7 @@ def _not_sent(error: Exception, cause: Exception) -> NotSent:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return NotSent("dns", f"the host name could not be resolved ({_name(cause)})")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return NotSent(
-            "tls", f"no TLS connection ({_name(cause)}); look at the certificate and the host name"
-        )
+        return NotSent("tls", f"no TLS connection ({_name(cause)}); look at the certificate and the host name")
     if isinstance(cause, ConnectionRefusedError):
         return NotSent("refused", "the host refuses connections on this port")
     return NotSent("connect_failed", f"no connection ({_name(cause)})")

@@ -23,7 +23,9 @@ _OPAQUE_LIMIT = 2048
 def phone(to: str) -> str:
     """``to`` in E.164. It must carry its country code: ``+56912345678``, ``+56 9 1234 5678``."""
     if not to.strip().startswith("+"):
-        raise InvalidRecipient("is not an international phone number; write it as +56912345678, with + and country code")
+        raise InvalidRecipient(
+            "is not an international phone number; write it as +56912345678, with + and country code"
+        )
     try:
         number = phonenumbers.parse(to)
     except phonenumbers.NumberParseException as error:

@@ -127,9 +127,7 @@ def webhook_url(to: str) -> str:
 
 def _parsed(text: str) -> URL:
     if len(text) > URL_LIMIT or _FORBIDDEN_CHARACTERS.search(text):
-        raise InvalidRecipient(
-            f"must be a URL of at most {URL_LIMIT} characters without spaces or backslashes"
-        )
+        raise InvalidRecipient(f"must be a URL of at most {URL_LIMIT} characters without spaces or backslashes")
     try:
         url = URL(text)
     except ValueError as error:
@@ -137,9 +135,7 @@ def _parsed(text: str) -> URL:
     if url.scheme not in ("http", "https"):
         raise InvalidRecipient("must be a URL that begins with https://")
     if "@" in url.raw_authority or url.user is not None or url.password is not None:
-        raise InvalidRecipient(
-            "must not hold a user name or password; sign requests with the account's secret"
-        )
+        raise InvalidRecipient("must not hold a user name or password; sign requests with the account's secret")
     if "#" in text:
         raise InvalidRecipient("must not hold a fragment (#...): it would not be sent")
     return url

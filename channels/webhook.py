@@ -47,9 +47,7 @@ class Webhook(Provider):
     channels = ("webhook",)
     idempotent = True
     options = (
-        Option(
-            "secret", "the signing secret: whsec_ and base64 of 24 to 64 bytes", required=True, secret=True
-        ),
+        Option("secret", "the signing secret: whsec_ and base64 of 24 to 64 bytes", required=True, secret=True),
         Option("previous_secret", "signs too while receivers move to the new one", secret=True),
         Option("base_url", "an egress host that requests go through instead of the recipient's own host"),
     )

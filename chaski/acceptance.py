@@ -38,9 +38,7 @@ _OPAQUE = (re.compile(r"\S"), "must not be empty")
 class Refused(Exception):
     """A call that the service would refuse, with its status, code and text."""
 
-    def __init__(
-        self, status: int, code: str, detail: str, errors: Mapping[str, list[str]] | None = None
-    ) -> None:
+    def __init__(self, status: int, code: str, detail: str, errors: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
@@ -63,9 +61,7 @@ def check(fields: Mapping[str, Any]) -> None:
     """Raises ``Refused`` (422) with every field that is obviously wrong."""
     found = {**_unknown(fields), **_recipient(fields), **_content(fields), **_words(fields), **_times(fields)}
     if found:
-        raise Refused(
-            422, "invalid", "the message was not accepted", {name: [why] for name, why in found.items()}
-        )
+        raise Refused(422, "invalid", "the message was not accepted", {name: [why] for name, why in found.items()})
 
 
 def _unknown(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -88,11 +84,7 @@ def _content(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _words(fields: Mapping[str, Any]) -> dict[str, str]:
     lanes = [lane.value for lane in Lane]
-    return (
-        {}
-        if fields.get("priority", "normal") in lanes
-        else {"priority": f"must be one of {', '.join(lanes)}"}
-    )
+    return {} if fields.get("priority", "normal") in lanes else {"priority": f"must be one of {', '.join(lanes)}"}
 
 
 def _times(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -106,9 +106,7 @@ class Batch:
 def with_identity(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with an ``id`` and a ``key``, minted where it has none. Raises ``InvalidMessage``."""
     if not isinstance(row, Mapping):
-        raise InvalidMessage(
-            errors={"row": [f"must be a dict of a message's fields, not {type(row).__name__}"]}
-        )
+        raise InvalidMessage(errors={"row": [f"must be a dict of a message's fields, not {type(row).__name__}"]})
     fields = dict(row)
     fields["id"] = str(fields.get("id") or uuid7())
     key = fields.get("key")

@@ -164,9 +164,7 @@ class Client:
 
     def redeliver(self, id: str | UUID) -> Message:
         """Queue a failed, undelivered or expired message anew. Raises ``Conflict`` for others."""
-        return self._act(
-            id, "redeliver", frozenset({Status.QUEUED, Status.SENDING, Status.SENT, Status.DELIVERED})
-        )
+        return self._act(id, "redeliver", frozenset({Status.QUEUED, Status.SENDING, Status.SENT, Status.DELIVERED}))
 
     def wait(self, id: str | UUID, until: str = "final", timeout: float = 30) -> Message:
         """Poll until the message is final, or has reached the status ``until``; ``timeout`` in seconds.
@@ -183,9 +181,7 @@ class Client:
             if isinstance(seen, Message) and (seen.final or (wanted and seen.status in wanted)):
                 return seen
             if time.monotonic() + pause >= ends_at:
-                raise _too_late(id, until, timeout, seen) from (
-                    seen if isinstance(seen, ChaskiError) else None
-                )
+                raise _too_late(id, until, timeout, seen) from (seen if isinstance(seen, ChaskiError) else None)
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
 
@@ -233,8 +229,7 @@ class Client:
             return Message.from_json(data)
         except (KeyError, TypeError) as error:
             raise Unavailable(
-                f"{self._named(request)} answered with something that is no message ({error!r}). "
-                "Is CHASKI_URL right?",
+                f"{self._named(request)} answered with something that is no message ({error!r}). Is CHASKI_URL right?",
                 code="unreadable_answer",
             ) from error
 
@@ -257,8 +252,7 @@ def _transport(url: str, key: str, timeout: tuple[float, float], retries: int) -
         from chaski.transport import Transport
     except ImportError as error:
         raise ConfigurationError(
-            f"the client needs urllib3 2 or later, which cannot be imported here ({error}): "
-            "pip install 'urllib3>=2'",
+            f"the client needs urllib3 2 or later, which cannot be imported here ({error}): pip install 'urllib3>=2'",
             code="urllib3_missing",
         ) from error
     return Transport(url, key, version=__version__, timeout=timeout, retries=retries)
@@ -287,6 +281,4 @@ def _too_late(id: str | UUID, until: str, timeout: float, seen: Message | Chaski
     else:
         waiting = f", waiting for {seen.waiting_for}" if seen.waiting_for else ""
         state = f"is {seen.status}{waiting}"
-    return Timeout(
-        f"message {id} {state}, and not {until} after {timeout:g} s; it goes on without us, so wait again"
-    )
+    return Timeout(f"message {id} {state}, and not {until} after {timeout:g} s; it goes on without us, so wait again")

@@ -36,9 +36,7 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigurationError(f"CHASKI_URL must look like https://chaski.example.com, not {url!r}")
     if "@" in parts.netloc:
-        raise ConfigurationError(
-            "CHASKI_URL must hold no user and password: the key goes into CHASKI_API_KEY"
-        )
+        raise ConfigurationError("CHASKI_URL must hold no user and password: the key goes into CHASKI_API_KEY")
     trimmed = url.rstrip("/")
     return trimmed[: -len(API_ROOT)] if trimmed.endswith(API_ROOT) else trimmed
 
@@ -46,9 +44,7 @@ def checked_url(url: str) -> str:
 def checked_key(api_key: str) -> str:
     """``api_key`` if it can stand in a header. Raises ``ConfigurationError``, which does not show it."""
     if not re.match(r"[!-~]+\Z", api_key):
-        raise ConfigurationError(
-            "CHASKI_API_KEY holds blanks or other characters that no key has: copy it again"
-        )
+        raise ConfigurationError("CHASKI_API_KEY holds blanks or other characters that no key has: copy it again")
     return api_key
 
 

@@ -60,9 +60,7 @@ class Outbox(list[Message]):
         known = Status(status)
         done = known in _DONE
         at = datetime.now(timezone.utc)
-        changed = replace(
-            self._find(id), status=known, final=done, updated_at=at, finished_at=at if done else None
-        )
+        changed = replace(self._find(id), status=known, final=done, updated_at=at, finished_at=at if done else None)
         self[self._place(id)] = changed
         return changed
 
@@ -97,9 +95,7 @@ class Outbox(list[Message]):
         if key in self._seen:
             first, id = self._seen[key]
             if first != content:
-                raise acceptance.Refused(
-                    422, "idempotency_conflict", f"the key {key} was used for another message"
-                )
+                raise acceptance.Refused(422, "idempotency_conflict", f"the key {key} was used for another message")
             return False, self._find(id)
         message = replace(_queued(fields), key=key, batch_id=batch_id)
         self.append(message)

@@ -35,9 +35,7 @@ class Transport:
     connections.
     """
 
-    def __init__(
-        self, url: str, api_key: str, *, version: str, timeout: tuple[float, float], retries: int
-    ) -> None:
+    def __init__(self, url: str, api_key: str, *, version: str, timeout: tuple[float, float], retries: int) -> None:
         """``timeout`` is (connect, read) in seconds for each attempt; ``retries`` counts the attempts after
         the first.
         """
@@ -145,8 +143,7 @@ def retry_after(value: str | None) -> float | None:
 def _failure(error: HTTPError, called: str) -> Unavailable:
     if isinstance(error, ReadTimeoutError):
         return NoAnswer(
-            f"{called} gave no answer in time; it may have been carried out. The same key makes it "
-            "safe to repeat"
+            f"{called} gave no answer in time; it may have been carried out. The same key makes it safe to repeat"
         )
     if isinstance(error, SSLError):
         failure = Unavailable(
@@ -155,9 +152,7 @@ def _failure(error: HTTPError, called: str) -> Unavailable:
         failure.retryable = False
         return failure
     if isinstance(error, BrokenConnection):
-        return Unavailable(
-            f"{called} was cut off before the answer was complete: {error}", code="connection_lost"
-        )
+        return Unavailable(f"{called} was cut off before the answer was complete: {error}", code="connection_lost")
     return Unavailable(
         f"{called} could not be reached: {error}. Is CHASKI_URL right, and is the service up?",
         code="unreachable",

@@ -74,9 +74,7 @@ def checked_key(key: object) -> str:
     """
     if isinstance(key, str) and _KEY.match(key):
         return key
-    raise invalid(
-        "key", "must be 1 to 255 visible ASCII characters, with blanks only inside, like shipped:4711"
-    )
+    raise invalid("key", "must be 1 to 255 visible ASCII characters, with blanks only inside, like shipped:4711")
 
 
 def instant(name: str, value: object) -> str:
@@ -113,9 +111,7 @@ def _is_default(name: str, value: object) -> bool:
 
 
 def _dumped(value: object) -> bytes:
-    return json.dumps(
-        value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    ).encode()
+    return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _plain(value: object) -> str:
@@ -129,7 +125,5 @@ def _unencodable(fields: Mapping[str, Any]) -> InvalidMessage:
         try:
             _dumped({name: value})
         except (TypeError, ValueError, RecursionError) as error:
-            return invalid(
-                str(name), f"cannot be written as JSON ({error}); give text, numbers, lists and dicts"
-            )
+            return invalid(str(name), f"cannot be written as JSON ({error}); give text, numbers, lists and dicts")
     return InvalidMessage("nothing was sent: the message cannot be written as JSON")

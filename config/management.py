@@ -42,9 +42,7 @@ class Management:
     folder: Path
     environment: Mapping[str, str]
 
-    def run(
-        self, *arguments: str, codes: tuple[int, ...] = (0,), variables: Mapping[str, str] | None = None
-    ) -> Answer:
+    def run(self, *arguments: str, codes: tuple[int, ...] = (0,), variables: Mapping[str, str] | None = None) -> Answer:
         """Run it to its end, with ``variables`` added for this call.
 
         Raises `ManagementError` for an exit code that is not in ``codes``.

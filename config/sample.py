@@ -29,9 +29,7 @@ FAULTY_ONE_IN = 50
 FAULTS_SHOWN = ("throttle", "server_error", "reject")
 
 #: Done as far as sending goes: the rest is receipts, which may come or not.
-SETTLED = frozenset(
-    {"sent", "delivered", "read", "undelivered", "failed", "expired", "canceled", "suppressed"}
-)
+SETTLED = frozenset({"sent", "delivered", "read", "undelivered", "failed", "expired", "canceled", "suppressed"})
 
 Counts = Mapping[str, int]
 Watch = Callable[[int, int, Counts], None]  # settled, all, by status
@@ -145,9 +143,7 @@ class Api:
         try:
             return self._pool.request(method, address, json=body, headers=self._headers)
         except urllib3.exceptions.HTTPError as error:
-            raise SampleError(
-                f"{method} {address} got no answer ({error}); see .chaski/log/web.log."
-            ) from error
+            raise SampleError(f"{method} {address} got no answer ({error}); see .chaski/log/web.log.") from error
 
     def _document(self, answer: urllib3.BaseHTTPResponse, expected: int) -> dict[str, Any]:
         if answer.status != expected:

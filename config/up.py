@@ -29,9 +29,7 @@ from config.screen import Screen
 from config.supervisor import Supervisor
 
 PROBLEMS = (ServerStartError, ManagementError, SampleError, NoFreePortError, NotReadyError)
-IN_USE = (
-    "already running here: another bin/up holds .chaski/up.lock; its addresses are in .chaski/environment"
-)
+IN_USE = "already running here: another bin/up holds .chaski/up.lock; its addresses are in .chaski/environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,7 @@ def options_of(arguments: Sequence[str] | None) -> Options:
         epilog="DATABASE_URL and CHASKI_BROKER_URL, when set, are used instead of the embedded servers.",
     )
     add = parser.add_argument
-    add(
-        "--once", action="store_true", help="end when the samples are final: 0 if the ledger balances, else 1"
-    )
+    add("--once", action="store_true", help="end when the samples are final: 0 if the ledger balances, else 1")
     add("--messages", type=_count, default=1000, metavar="N", help="how many samples (1000)")
     add("--fresh", action="store_true", help="begin with empty embedded servers: drops the data in .chaski/")
     add("--json", action="store_true", help="print the result of the samples on stdout")

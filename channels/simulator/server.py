@@ -59,9 +59,7 @@ async def running(
     ``OSError`` where a port is taken or the ledger cannot be written.
     """
     ledger = Ledger(ledger_path)
-    desk = Desk(
-        ledger, seed=seed, fault_rate=fault_rate, hang_seconds=hang_seconds, late_seconds=late_seconds
-    )
+    desk = Desk(ledger, seed=seed, fault_rate=fault_rate, hang_seconds=hang_seconds, late_seconds=late_seconds)
     postman = Postman(late_seconds)
     runner = _runner(Wires(desk, postman))
     try:

@@ -77,9 +77,7 @@ def session_protocol(desk: Desk) -> SMTP:
     )
 
 
-def _authenticate(
-    server: SMTP, session: Session, envelope: Envelope, mechanism: str, login: Any
-) -> AuthResult:
+def _authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, login: Any) -> AuthResult:
     success = getattr(login, "password", b"") != b"wrong"
     # handled=False makes aiosmtpd send the 535 itself; with True the client would wait for ever
     return AuthResult(success=success, handled=False, auth_data=login)

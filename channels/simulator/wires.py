@@ -116,9 +116,7 @@ class Wires:
     async def webhook(self, request: web.Request) -> web.StreamResponse:
         """Any endpoint of a service's own."""
         message_id = request.headers.get("webhook-id", "")
-        call = Call(
-            "webhook", request.host, "/" + request.match_info["path"], message_id, await request.read()
-        )
+        call = Call("webhook", request.host, "/" + request.match_info["path"], message_id, await request.read())
         fault = self._desk.fault_for(call)
         if fault.kept:
             await self._desk.keep(call, "")

@@ -168,9 +168,7 @@ class EmbeddedServer(ABC):
             if not self.running:
                 raise ServerStartError(f"{self.name} ended at its start. {self._last_words()}")
             if time.monotonic() > deadline:
-                raise ServerStartError(
-                    f"{self.name} did not answer for {READY_SECONDS:.0f} s. {self._last_words()}"
-                )
+                raise ServerStartError(f"{self.name} did not answer for {READY_SECONDS:.0f} s. {self._last_words()}")
             time.sleep(0.01)
 
     def _last_words(self) -> str:

@@ -39,7 +39,5 @@ def make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise ServerStartError(
-            f"{folder} belongs to somebody else. Remove it, or set TMPDIR to a folder of your own."
-        )
+        raise ServerStartError(f"{folder} belongs to somebody else. Remove it, or set TMPDIR to a folder of your own.")
     folder.chmod(0o700)

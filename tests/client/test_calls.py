@@ -34,9 +34,7 @@ def test_every_field_of_the_contract_can_be_sent(service, client):
         "ordering_key": "o", "reference": "r",
         "tags": ["a", "b"], "metadata": {"m": 1}, "options": {"o": True},
     }  # fmt: skip
-    client.send(
-        "email", "ana@example.com", key="k", send_at=SOON, expires_at="2030-02-01T00:00:00Z", **fields
-    )
+    client.send("email", "ana@example.com", key="k", send_at=SOON, expires_at="2030-02-01T00:00:00Z", **fields)
     sent = service.asked[0].json
     assert {name: sent[name] for name in fields} == fields
     assert (sent["send_at"], sent["expires_at"]) == ("2030-01-31T09:00:00-03:00", "2030-02-01T00:00:00Z")
@@ -77,9 +75,7 @@ def test_what_cannot_be_sent_is_refused_before_the_network(service, client, fiel
         (418, "teapot", chaski.ChaskiError),
     ],
 )
-def test_each_refusal_is_its_own_error_with_code_and_request_id(
-    service, client, refuses, status, code, error
-):
+def test_each_refusal_is_its_own_error_with_code_and_request_id(service, client, refuses, status, code, error):
     service.replies = [refuses(status, code)]
     with pytest.raises(error, match=f"text of {code}") as caught:
         client.get("1")
@@ -181,9 +177,7 @@ def test_waiting_ends_when_the_message_is_there_or_can_no_longer_come(service, c
 
 def test_waiting_too_long_says_where_the_message_is(service, client, says):
     service.otherwise = lambda _: says(200, {"id": "1", "status": "queued", "waiting_for": "rate_limit"})
-    with pytest.raises(
-        chaski.Timeout, match=r"1 is queued, waiting for rate_limit, and not final after 0\.3 s"
-    ):
+    with pytest.raises(chaski.Timeout, match=r"1 is queued, waiting for rate_limit, and not final after 0\.3 s"):
         client.wait("1", timeout=0.3)
     assert len(service.asked) < 8
 

@@ -11,9 +11,7 @@ from chaski import batches
 
 
 def rows(count):
-    return (
-        {"channel": "sms", "to": f"+5691234{n:04}", "text": "hola", "key": f"k:{n}"} for n in range(count)
-    )
+    return ({"channel": "sms", "to": f"+5691234{n:04}", "text": "hola", "key": f"k:{n}"} for n in range(count))
 
 
 def test_rows_are_read_as_they_are_sent_and_belong_to_one_batch(service, client):

@@ -101,9 +101,7 @@ def test_a_machine_without_python_is_told_how_to_get_it(repository: Path) -> Non
     forget(repository)
     code, shown, said = run(repository, PYTHON="/nonexistent/python")
     assert (code, shown) == (1, "")
-    assert said.startswith(
-        "Chaski: no Python 3.11 or newer (looked for /nonexistent/python); install one with: "
-    )
+    assert said.startswith("Chaski: no Python 3.11 or newer (looked for /nonexistent/python); install one with: ")
     assert said.count("\n") == 1
 
 

@@ -119,18 +119,14 @@ def test_a_process_sees_exactly_the_environment_given(running: Supervisor, lines
     until(lambda: lines.matching(r"env \['(LC_CTYPE', ')?PATH', 'SHOWN'\]"))
 
 
-def test_each_line_is_shown_with_its_name_and_kept_in_a_file(
-    running: Supervisor, lines: Lines, tmp_path: Path
-) -> None:
+def test_each_line_is_shown_with_its_name_and_kept_in_a_file(running: Supervisor, lines: Lines, tmp_path: Path) -> None:
     running.start(script("polite", POLITE))
     until(lambda: lines.matching("^polite here$"))
     assert (tmp_path / "log" / "polite.log").read_text() == "here\n"
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_killed_process_is_started_again_and_its_children_are_not_left(
-    running: Supervisor, lines: Lines
-) -> None:
+def test_a_killed_process_is_started_again_and_its_children_are_not_left(running: Supervisor, lines: Lines) -> None:
     child = running.start(script("family", FAMILY))
     until(lambda: lines.matching("family (\\d+) (\\d+)$"))
     first, grandchild = (int(each) for each in lines.matching("family (\\d+) (\\d+)$")[0].groups())

@@ -68,9 +68,7 @@ def test_every_channel_has_an_account_at_the_simulator(channel: str, tmp_path: P
     assert any("127.0.0.1" in argument for argument in usual)
 
 
-def test_variables_that_are_set_win_over_those_made_here(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_that_are_set_win_over_those_made_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgres://elsewhere/x")
     monkeypatch.setenv("CHASKI_PUBLIC_URL", "https://tunnel.example")
     valkey = EmbeddedValkey(folder / "valkey", log=folder / "log")
