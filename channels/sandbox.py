@@ -46,8 +46,9 @@ class Sandbox(Provider):
 
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
-        """Nothing: what another provider would take passes here too."""
-        return {}
+        """Only what is empty: what another provider would take passes here too."""
+        given = outbound.text or outbound.html or outbound.metadata or outbound.options
+        return {} if given else {"text": "must not be empty"}
 
     async def send(self, outbound: Outbound) -> Accepted:
         """Accept, or fail as the recipient asks. A hang is told at once as what it becomes: in doubt."""

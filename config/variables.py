@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from django.core.exceptions import ImproperlyConfigured
 
+from config import environment as environment_of_up
+
 
 def text(value: str) -> object:
     return value
@@ -124,7 +126,5 @@ def refuse_unsafe(found: Mapping[str, Setting]) -> None:
 
 def in_force() -> dict[str, Setting]:
     """The variables of this process, the file that `bin/up` wrote included."""
-    from config import environment as up
-
-    loaded = up.load() if hasattr(up, "load") else None
-    return read(os.environ, from_file=frozenset(loaded or ()))
+    loaded = environment_of_up.load()
+    return read(os.environ, from_file=frozenset(loaded))

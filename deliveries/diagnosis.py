@@ -178,4 +178,5 @@ def _partitions() -> Iterator[Finding]:
 def _ask(sql: str) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+        return rows

@@ -6,7 +6,7 @@ never rename or remove one. Unknown arguments of a newer release are taken and l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -60,7 +60,8 @@ def deliver(
 
 
 for _channel in MEDIA:
-    current_app.task(bind=True, name=f"deliver.{_channel}", **AUTORETRY)(deliver)
+    _as_task: Callable[[Any], Any] = current_app.task(bind=True, name=f"deliver.{_channel}", **AUTORETRY)
+    _as_task(deliver)
 
 
 @shared_task(name="chaski.maintain", ignore_result=False, **AUTORETRY)
