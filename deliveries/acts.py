@@ -5,7 +5,6 @@ Called by the API, the admin and the commands. Each is one transaction; the door
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
@@ -75,12 +74,17 @@ def _why_not_canceled(message: Message) -> str:
 
 def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
     """Send a failed, undelivered or expired message again, with a new deadline. Raises ``NotRedeliverable``."""
-    expires_at = datetime.now(UTC) + MEDIA[message.channel].expires_after
-    move = Move(
-        message.pk, (Status.QUEUED,), actor=actor, reason=reason or "redelivered", redelivery=1, expires_at=expires_at
-    )
     with transaction.atomic(), connection.cursor() as cursor:
-        # A queued message can go to queued by no rule of the table, so a second redeliver changes nothing.
+        cursor.execute("SELECT chaski_now()")
+        move = Move(
+            message.pk,
+            (Status.QUEUED,),
+            actor=actor,
+            reason=reason or "redelivered",
+            redelivery=1,
+            expires_at=cursor.fetchone()[0] + MEDIA[message.channel].expires_after,
+            only_from=(Status.FAILED, Status.UNDELIVERED, Status.EXPIRED),
+        )
         if not lifecycle.apply(cursor, [move]):
             message.refresh_from_db(fields=["status"])
             raise NotRedeliverable(
@@ -95,12 +99,12 @@ def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
     """Decide a message in doubt: ``sent``, ``failed`` or ``retry``. Raises ``NotInDoubt``."""
     path = {"sent": Status.SENT, "failed": Status.FAILED, "retry": Status.QUEUED}[verdict]
     with transaction.atomic(), connection.cursor() as cursor:
-        Message.objects.select_for_update().get(pk=message.pk)
-        message.refresh_from_db(fields=["status"])
-        if message.status != Status.IN_DOUBT:
+        words = f"resolved as {verdict}: {reason}"
+        move = Move(message.pk, (path,), actor=actor, reason=words, only_from=(Status.IN_DOUBT,))
+        if not lifecycle.apply(cursor, [move]):
+            message.refresh_from_db(fields=["status"])
             raise NotInDoubt(f"it is {message.status}, not in doubt")
         cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk})
-        lifecycle.apply(cursor, [Move(message.pk, (path,), actor=actor, reason=f"resolved as {verdict}: {reason}")])
         audit(actor, "resolve", str(message.pk), reason, {"verdict": verdict})
     if verdict == "retry":
         doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])

@@ -41,7 +41,8 @@ class Move:
     """A message going along ``path``, one event per step.
 
     ``opened_at`` is the time of a first step SENDING, ``at`` that of the others (None: now). ``in_doubt`` is added to
-    the message's count of doubts, ``attempt`` becomes its count of attempts. All times are aware UTC.
+    the message's count of doubts, ``attempt`` becomes its count of attempts. All times are aware UTC. ``only_from``
+    narrows what the table allows: some acts are for some states only.
     """
 
     id: UUID
@@ -58,6 +59,7 @@ class Move:
     in_doubt: int = 0
     redelivery: int = 0
     expires_at: datetime | None = None
+    only_from: tuple[Status, ...] = ()
 
     def __post_init__(self) -> None:
         for before, after in pairwise(self.path):
@@ -70,7 +72,7 @@ WITH move AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(moves)s::jsonb) AS m(
         id uuid, path text[], actor text, reason text, attempt smallint, opened_at timestamptz, at timestamptz,
         error_class text, error_code text, error_detail text, provider_message_id text, in_doubt smallint,
-        redelivery smallint, expires_at timestamptz)
+        redelivery smallint, expires_at timestamptz, only_from text[])
 ), locked AS MATERIALIZED (
     SELECT m.id, m.status, m.service_id, m.origin, m.event_sequence
     FROM message m JOIN move ON move.id = m.id ORDER BY m.id FOR UPDATE OF m
@@ -80,6 +82,7 @@ WITH move AS MATERIALIZED (
     FROM move JOIN locked ON locked.id = move.id
     JOIN unnest(%(froms)s::text[], %(tos)s::text[]) AS allowed(before, after)
       ON allowed.before = locked.status AND allowed.after = move.path[1]
+     AND (cardinality(move.only_from) = 0 OR locked.status = ANY(move.only_from))
 ), moved AS (
     UPDATE message m SET
         status = l.last,
