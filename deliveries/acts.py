@@ -39,14 +39,14 @@ DELETE FROM pending WHERE message_id = %(id)s AND lease_until IS NULL RETURNING 
 
 PUT_BACK = """
 INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
-    waiting_for, ordering_key, position, solitary, suspect, attempt_count, tries, crash_count, blind_count)
+    waiting_for, ordering_key, position, solitary, suspicion, attempt_count, tries, crash_count, blind_count)
 SELECT id, channel, lane, service_id, account_id, batch_id, chaski_now(), expires_at, false, '', ordering_key,
-    CASE WHEN ordering_key <> '' THEN nextval('pending_position') END, false, false, attempt_count, 0, 0, 0
+    CASE WHEN ordering_key <> '' THEN nextval('pending_position') END, false, 0, attempt_count, 0, 0, 0
 FROM message WHERE id = %(id)s
 """
 
 FREE = """
-UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspect = false
+UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0
 WHERE message_id = %(id)s AND lease_until IS NULL RETURNING message_id
 """
 

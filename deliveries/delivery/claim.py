@@ -19,7 +19,7 @@ from deliveries.sql import Cursor
 
 ELIGIBLE = """
     p.channel = %(channel)s AND NOT p.blocked AND p.due_at <= chaski_now() AND p.lease_until IS NULL
-    AND p.suspect = %(solitary)s AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
+    AND (p.suspicion >= 2) = %(solitary)s AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
     AND (p.batch_id IS NULL OR p.batch_id <> ALL(%(batches)s::uuid[]))
 """
 
@@ -61,7 +61,7 @@ LEASE = """
     FROM leased
 )
 SELECT l.message_id, l.attempt_count, l.service_id, l.account_id, l.tries, l.blind_count, l.crash_count, l.expires_at,
-       l.suspect, l.ordering_key, chaski_now(), m.recipient, m.content, m.options, m.metadata, m.reference, m.origin,
+       l.solitary, l.ordering_key, chaski_now(), m.recipient, m.content, m.options, m.metadata, m.reference, m.origin,
        m.created_at
 FROM leased l JOIN message m ON m.id = l.message_id
 """
@@ -111,7 +111,7 @@ class Claimed:
     blind_count: int
     crash_count: int
     expires_at: datetime
-    suspect: bool
+    solitary: bool
     ordering_key: str
     opened_at: datetime
     recipient: str

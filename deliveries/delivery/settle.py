@@ -20,7 +20,7 @@ from deliveries.sql import Cursor, as_json
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One leased message and what was decided. ``begun`` False: its call was never made, the attempt says so."""
+    """One leased message and what was decided. ``suspicion``: workers in a row that vanished while its call was under way."""
 
     id: UUID
     number: int
@@ -31,13 +31,13 @@ class Settlement:
     decision: Decision
     at: datetime | None = None
     crash: int = 0
-    suspect: bool = False
+    suspicion: int = 0
 
 
 SETTLE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, finished bool, due_at timestamptz,
-        held bool, waiting_for text, tries smallint, blind smallint, crash smallint, suspect bool)
+        held bool, waiting_for text, tries smallint, blind smallint, crash smallint, suspicion smallint)
 ), mine AS MATERIALIZED (
     SELECT p.message_id FROM pending p JOIN r ON r.id = p.message_id AND r.token = p.lease_token
     ORDER BY p.message_id FOR UPDATE OF p
@@ -47,7 +47,7 @@ WITH r AS MATERIALIZED (
 ), kept AS (
     UPDATE pending p SET lease_until = NULL, lease_token = NULL, solitary = false, due_at = coalesce(r.due_at, p.due_at),
         blocked = r.held, waiting_for = r.waiting_for, tries = r.tries, blind_count = r.blind,
-        crash_count = p.crash_count + r.crash, suspect = r.suspect
+        crash_count = p.crash_count + r.crash, suspicion = r.suspicion
     FROM r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND NOT r.finished
     RETURNING p.message_id
 )
@@ -134,7 +134,7 @@ def _pending_row(row: Settlement) -> dict[str, object]:
         "tries": decision.tries,
         "blind": decision.blind,
         "crash": row.crash,
-        "suspect": row.suspect,
+        "suspicion": row.suspicion,
     }
 
 

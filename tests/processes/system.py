@@ -74,7 +74,6 @@ class System:
                 folder=ROOT,
                 logs=self.home / "log",
                 show=self._show,
-                servers=[self.postgres, self.valkey],
             )
             self._stack.enter_context(self.supervisor)
             for process in self.processes():
@@ -120,7 +119,7 @@ class System:
         with self._lock:
             return "\n".join(self.lines[-last:])
 
-    # -- what tests do to it
+    # -- what tests do to it; a server that they stop or kill they start again
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Signal the process ``name`` alone, by its pid; the supervisor starts a dead one again. Returns the pid."""
@@ -172,6 +171,13 @@ class System:
         found = (json.loads(line)["message_id"] for line in lines)
         return Counter(message_id for message_id in found if message_id in wanted)
 
+    def must_balance(self) -> None:
+        """Wait until `manage.py ledger` finds nothing wrong; fails with what it finds."""
+        try:
+            wait_for(lambda: self.ledger()["balanced"], 10, "a balanced ledger")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.ledger()}\n{self.log()}") from error
+
     def ledger(self) -> dict[str, Any]:
         """`manage.py ledger --json`, balanced or not."""
         document: dict[str, Any] = self.manage.run("ledger", "--json", codes=(0, 1)).document
@@ -200,6 +206,24 @@ class Tenant:
         result = self.client.send_many([{**row, "id": id_} for row, id_ in zip(rows, ids, strict=True)])
         assert not result.rejected, result.rejected
         return ids
+
+    def under_way(self) -> int:
+        """Calls that have begun and are not recorded."""
+        sql = (
+            "SELECT count(*) FROM attempt a JOIN message m ON m.id = a.message_id"
+            " WHERE m.service_id = %s AND a.begun_at IS NOT NULL AND a.finished_at IS NULL"
+        )
+        return int(self.system.query(sql, self.id)[0][0])
+
+    def attempts(self, message_id: str) -> list[Any]:
+        """(number, outcome, code, begun_at, finished_at) of a message's attempts."""
+        sql = "SELECT number, outcome, code, begun_at, finished_at FROM attempt WHERE message_id = %s ORDER BY number"
+        return self.system.query(sql, message_id)
+
+    def doubts(self) -> dict[str, int]:
+        """Message id -> how often it was in doubt."""
+        found = self.system.query("SELECT id::text, in_doubt_count FROM message WHERE service_id = %s", self.id)
+        return dict(found)
 
     def statuses(self) -> Mapping[str, int]:
         """How many messages have which status, callbacks apart."""
