@@ -57,7 +57,7 @@ def numbers() -> str:
         ("one claim takes", f"at most {bounds.claim_rows} messages"),
         ("a direct bell carries", f"at most {bounds.ring_ids} ids"),
         ("bells that may wait in a lane's queue before no more are rung", f"{bounds.queue_bells}"),
-        ("crashes alone with one message until it is poison", f"{bounds.crashes}"),
+        ("processes that vanish with a message as their suspect until it is poison", f"{bounds.crashes}"),
         ("a batch", f"{bounds.batch_rows:,} rows as JSON, {bounds.stream_rows:,} as lines"),
     )
     return table(("what", "how much"), rows)
