@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = (".py", ".pyi")
+_MADE = {"__pycache__", "build", "dist", "node_modules"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,14 @@ class Snippet:
 
 @cache
 def tracked() -> tuple[Path, ...]:
-    """Every file that belongs to the project, those not committed yet included."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return tuple(path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file())
+    """Every file of the project; what is installed, built or kept for one machine is left out."""
+    return tuple(sorted(path for path in ROOT.rglob("*") if path.is_file() and _belongs(path.relative_to(ROOT))))
+
+
+def _belongs(path: Path) -> bool:
+    *folders, _ = path.parts
+    made = any(name in _MADE or name.endswith(".egg-info") for name in folders)
+    return not made and not any(name.startswith(".") and name != ".ci" for name in folders)
 
 
 def name_of(path: Path) -> str:
