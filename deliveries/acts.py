@@ -46,7 +46,7 @@ FROM message WHERE id = %(id)s
 
 FREE = """
 UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0
-WHERE message_id = %(id)s AND lease_until IS NULL RETURNING message_id
+WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
 """
 
 
@@ -105,6 +105,7 @@ def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
             message.refresh_from_db(fields=["status"])
             raise NotInDoubt(f"it is {message.status}, not in doubt")
         cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk})
+        release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key and verdict != "retry"})
         audit(actor, "resolve", str(message.pk), reason, {"verdict": verdict})
     if verdict == "retry":
         doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])

@@ -75,7 +75,7 @@ WITH move AS MATERIALIZED (
         redelivery smallint, expires_at timestamptz, only_from text[])
 ), locked AS MATERIALIZED (
     SELECT m.id, m.status, m.service_id, m.origin, m.event_sequence
-    FROM message m JOIN move ON move.id = m.id ORDER BY m.id FOR UPDATE OF m
+    FROM message m WHERE m.id = ANY(%(ids)s::uuid[]) ORDER BY m.id FOR UPDATE
 ), legal AS MATERIALIZED (
     SELECT move.*, locked.service_id, locked.origin, locked.event_sequence, move.path[cardinality(move.path)] AS last,
            coalesce(move.at, chaski_now()) AS moment
@@ -101,14 +101,14 @@ WITH move AS MATERIALIZED (
                             ELSE m.delivered_at END,
         read_at = CASE WHEN 'read' = ANY(l.path) THEN coalesce(m.read_at, l.moment) ELSE m.read_at END,
         finished_at = CASE WHEN l.last = ANY(%(final)s) THEN l.moment END
-    FROM legal l WHERE m.id = l.id
+    FROM legal l WHERE m.id = l.id AND m.id = ANY(%(ids)s::uuid[])
 ), known AS (
     -- A receipt was quicker: the status stays, what the attempt found out is kept.
     UPDATE message m SET
         attempt_count = greatest(m.attempt_count, coalesce(move.attempt, 0)),
         in_doubt_count = m.in_doubt_count + move.in_doubt,
         provider_message_id = coalesce(nullif(m.provider_message_id, ''), move.provider_message_id, '')
-    FROM move WHERE m.id = move.id AND move.attempt IS NOT NULL
+    FROM move WHERE m.id = move.id AND m.id = ANY(%(ids)s::uuid[]) AND move.attempt IS NOT NULL
       AND NOT EXISTS (SELECT 1 FROM legal WHERE legal.id = move.id)
 ), told AS (
     INSERT INTO event (message_id, sequence, service_id, status, at, actor, attempt, reason)
@@ -148,5 +148,6 @@ def apply(cursor: Cursor, moves: Iterable[Move]) -> set[UUID]:
         return set()
     if len({move.id for move in rows}) != len(rows):
         raise IllegalPath("two moves of one message in one call")
-    cursor.execute(APPLY, {**_CONSTANT, "moves": as_json([asdict(move) for move in rows])})
+    ids = [move.id for move in rows]
+    cursor.execute(APPLY, {**_CONSTANT, "ids": ids, "moves": as_json([asdict(move) for move in rows])})
     return {row[0] for row in cursor.fetchall()}

@@ -34,15 +34,18 @@ SELECT r.id, r.kind, r.provider_message_id, coalesce(r.at, r.received_at), r.cod
        r.received_at < chaski_now() - interval '1 hour', m.id, m.status
 FROM (SELECT * FROM receipt WHERE applied_at IS NULL ORDER BY id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
 LEFT JOIN LATERAL (
-    SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND r.provider_message_id <> ''
+    SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND a.provider_message_id <> ''
         AND a.provider_message_id = r.provider_message_id AND a.account_id = r.account_id LIMIT 1) found ON true
-LEFT JOIN message m ON m.id = coalesce(r.message_id, found.message_id) AND m.account_id = r.account_id
+LEFT JOIN LATERAL (
+    SELECT id, status FROM message WHERE id = coalesce(r.message_id, found.message_id)
+        AND account_id = r.account_id LIMIT 1) m ON true
 ORDER BY r.id
 """
 
 MARK = """
 UPDATE receipt SET applied_at = chaski_now(), effect = r.effect, message_id = coalesce(receipt.message_id, r.message_id)
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id uuid) WHERE receipt.id = r.id
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id uuid)
+WHERE receipt.id = r.id AND receipt.id = ANY(%(ids)s::bigint[])
 """
 
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
@@ -52,7 +55,7 @@ SETTLED = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease
 LEARN = """
 UPDATE attempt a SET provider_message_id = r.provider_message_id
 FROM unnest(%(ids)s::uuid[], %(provider_ids)s::text[]) AS r(id, provider_message_id)
-WHERE a.message_id = r.id AND a.provider_message_id = '' AND a.number = (
+WHERE a.message_id = r.id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.provider_message_id = '' AND a.number = (
     SELECT max(number) FROM attempt WHERE message_id = r.id)
 """
 
@@ -95,7 +98,7 @@ def apply(cursor: Cursor, rows: int = 500) -> int:
     marks = _fold(cursor, known)
     marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
     if marks:
-        cursor.execute(MARK, {"rows": as_json(marks)})
+        cursor.execute(MARK, {"ids": [mark["id"] for mark in marks], "rows": as_json(marks)})
     return len(marks)
 
 

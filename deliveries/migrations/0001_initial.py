@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ('options', models.JSONField(blank=True, default=dict)),
                 ('secrets', models.BinaryField(default=bytes, help_text='Encrypted; written, never shown.')),
                 ('priority', models.SmallIntegerField(default=0, help_text='The lowest is used first.')),
-                ('in_doubt_policy', models.CharField(choices=[('retry', 'send again, at most as often as the account allows'), ('reconcile', 'ask the provider by our reference, else hold'), ('hold', 'wait for an operator or a receipt')], default='retry', max_length=16)),
+                ('in_doubt_policy', models.CharField(choices=[('retry', 'send again, at most as often as the account allows'), ('reconcile', 'wait for a receipt, else for an operator'), ('hold', 'wait for an operator or a receipt')], default='retry', max_length=16)),
                 ('blind_retries', models.SmallIntegerField(default=1, help_text='Repeats after an answer that never came.')),
                 ('stopped_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('stopped_reason', models.CharField(blank=True, default='', editable=False, max_length=600)),

@@ -149,6 +149,15 @@ def _never_waits_for_nothing(decision: Decision) -> None:
     assert (decision.due_at is not None) == (decision.path[-1] is Status.QUEUED)
 
 
+@given(outcome=outcomes, history=histories, policy=policies)
+def test_what_has_been_counted_stays_counted(outcome: Outcome, history: History, policy: Policy) -> None:
+    """Else a throttle between two doubts would allow one blind repeat more."""
+    decision = decide(outcome, history, policy, NOW)
+    if not decision.finished:
+        assert decision.tries >= history.tries
+        assert decision.blind >= history.blind_count
+
+
 @given(history=histories, policy=policies)
 def test_blind_repeats_never_exceed_what_the_account_allows(history: History, policy: Policy) -> None:
     decision = decide(Outcome("in_doubt", "timeout"), history, policy, NOW)
