@@ -17,7 +17,7 @@ from chaski.vocabulary import Status
 from deliveries import lifecycle
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
-from deliveries.sql import Cursor, as_json
+from deliveries.sql import Cursor, as_json, storable
 
 STORE = """
 INSERT INTO receipt (account_id, event_id, kind, message_id, provider_message_id, at, code, detail, effect)
@@ -85,9 +85,21 @@ class Waiting:
 
 def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:
     """Keep ``receipts``, each provider event once; how many were new."""
-    rows = [asdict(receipt) for receipt in receipts]
-    cursor.execute(STORE, {"account_id": account_id, "rows": as_json(rows)})
+    cursor.execute(STORE, {"account_id": account_id, "rows": as_json([_row(receipt) for receipt in receipts])})
     return len(cursor.fetchall())
+
+
+def _row(receipt: Receipt) -> dict[str, Any]:
+    row = {name: storable(value) if isinstance(value, str) else value for name, value in asdict(receipt).items()}
+    return {**row, "message_id": _uuid(receipt.message_id)}
+
+
+def _uuid(text: str) -> str:
+    """What the vendor echoes, where it is still an id; else nothing, and the vendor's own id must do."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return ""
 
 
 def apply(cursor: Cursor, rows: int = 500) -> int:

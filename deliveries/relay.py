@@ -16,7 +16,7 @@ from functools import partial
 import psycopg
 import structlog
 from django.db import Error as DatabaseError
-from django.db import connections
+from django.db import close_old_connections
 
 from chaski.vocabulary import Lane
 from deliveries import callbacks, heartbeat, receipts
@@ -79,6 +79,12 @@ class Relay:
             started = time.monotonic()
             self.tick()
             self.stopping.wait(max(0.0, timings().relay_tick_seconds - (time.monotonic() - started)))
+        self.close()
+
+    def close(self) -> None:
+        """Give back both connections."""
+        self._connection.close()
+        self._publisher.close()
 
     def tick(self) -> None:
         """One round. What fails is logged and left to the next one: the rows stay as they are."""
@@ -125,7 +131,7 @@ class Relay:
         try:
             yield
         except Exception as error:  # the boundary of a process that nobody starts by hand again
-            connections.close_all()
+            close_old_connections()
             kind = type(error).__name__
             if time.monotonic() - self._complained.get((name, kind), float("-inf")) < COMPLAIN_SECONDS:
                 return

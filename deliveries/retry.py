@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from channels.base import Accepted, NotAllowedNow, RecipientRefused, Scope, SendError, Throttled, Transient
 from chaski.vocabulary import ErrorClass, Status, WaitingFor
+from deliveries.sql import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,15 @@ class Outcome:
     @classmethod
     def of_answer(cls, answer: Accepted) -> Outcome:
         """The outcome of an accepted attempt."""
-        return cls(detail=answer.detail[:500], provider_message_id=answer.provider_message_id)
+        return cls(detail=storable(answer.detail[:500]), provider_message_id=storable(answer.provider_message_id[:500]))
 
     @classmethod
     def of_error(cls, error: SendError) -> Outcome:
         """The outcome of an attempt that raised."""
         return cls(
             error_class=error.error_class,
-            code=error.code,
-            detail=error.detail,
+            code=storable(error.code),
+            detail=storable(error.detail),
             retry_after=error.retry_after if isinstance(error, (Throttled, Transient)) else None,
             until=error.until if isinstance(error, NotAllowedNow) else None,
             suppress=isinstance(error, RecipientRefused) and error.suppress,
