@@ -1,0 +1,37 @@
+"""Callers of the API, and a real web server on the test database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from deliveries.models import Account
+from tests.api.calls import Api
+from tests.api.server import Server, database_url
+from tests.factories import Caller
+
+
+@pytest.fixture
+def api(shop: Caller, account: Callable[..., Account]) -> Api:
+    """The API for a service that can send SMS and e-mail."""
+    account("sms", service=shop.service)
+    account("email", name="post", service=shop.service)
+    return Api(shop)
+
+
+@pytest.fixture
+def theirs(other: Caller, account: Callable[..., Account]) -> Api:
+    """The API for another service."""
+    account("sms", service=other.service)
+    return Api(other)
+
+
+@pytest.fixture(scope="session")
+def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """gunicorn on the test database. Tests with it need ``transactional_db``."""
+    log = Path(tmp_path_factory.mktemp("server")) / "web.log"
+    with Server(database_url(str(connection.settings_dict["NAME"])), log) as running:
+        yield running
