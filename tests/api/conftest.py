@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,15 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
     log = Path(tmp_path_factory.mktemp("server")) / "web.log"
     with Server(database_url(str(connection.settings_dict["NAME"])), log) as running:
         yield running
+
+
+@pytest.fixture
+def logged() -> Iterator[StringIO]:
+    """Everything that is logged during a test, in the form in which it leaves the process."""
+    text = StringIO()
+    handler = logging.StreamHandler(text)
+    root = logging.getLogger()
+    handler.setFormatter(root.handlers[0].formatter)
+    root.addHandler(handler)
+    yield text
+    root.removeHandler(handler)

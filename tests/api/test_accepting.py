@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from uuid_utils.compat import uuid7
 
-from deliveries.models import Acceptance, Idempotency, Message, Pending
+from chaski.vocabulary import Status
+from deliveries.models import Acceptance, Idempotency, Message, Pending, Template
 from tests.api.calls import SMS, Api, lease, move, nothing_stored, problem
 from tests.factories import make_account, make_caller
 
@@ -171,8 +172,6 @@ def test_messages_of_one_ordering_key_wait_for_each_other(api: Api) -> None:
 
 @pytest.mark.parametrize("path", ["sent", "delivered", "in_doubt", "failed"])
 def test_a_status_is_shown_with_what_belongs_to_it(api: Api, path: str) -> None:
-    from chaski.vocabulary import Status
-
     sent = api.send()
     steps = {
         "sent": (Status.SENDING, Status.SENT),
@@ -205,8 +204,6 @@ def test_a_test_service_reaches_the_sandbox_whatever_is_set_up(db: None) -> None
 
 
 def test_a_template_is_rendered_when_the_message_is_taken(api: Api) -> None:
-    from deliveries.models import Template
-
     Template.objects.create(
         service=api.caller.service, name="hi", channel="sms", language="", version=1, text="Hola {{ name }}"
     )

@@ -18,6 +18,7 @@ from django.db import connection
 
 from config.ports import any_free
 from deliveries.models import Acceptance, Batch, Idempotency, Message, Pending
+from deliveries.secrets import mint_key
 from tests.api.calls import SMS
 from tests.api.server import Server
 from tests.factories import Caller, make_account, make_caller
@@ -138,8 +139,6 @@ def test_while_the_database_is_away_every_call_says_so(tmp_path: Path) -> None:
 
 
 def made_up_key() -> str:
-    from deliveries.secrets import mint_key
-
     return mint_key(kind="live").text
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
+from deliveries import intake
+from deliveries.api import batches
 from deliveries.conf import limits
 from deliveries.models import Batch, Message, Pending
 from tests.api.calls import LINES, SMS, Api, lease, move, nothing_stored, problem
@@ -99,15 +102,11 @@ def test_an_id_that_is_taken_does_not_drag_its_neighbours(api: Api, theirs: Api,
 def test_a_row_that_expires_before_its_commit_does_not_drag_its_neighbours(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deliveries import intake
-
     real = intake.draft
 
     def slow(*args: Any, **options: Any) -> Any:
         drafted = real(*args, **options)
         if drafted.reference == "late":  # as when the stream takes its time after the row was checked
-            from dataclasses import replace
-
             return replace(drafted, expires_at=datetime.now(UTC) - timedelta(seconds=1))
         return drafted
 
@@ -179,8 +178,6 @@ def test_lines_that_are_no_messages_are_rejected_one_by_one(api: Api) -> None:
 
 
 def test_rows_beyond_a_million_are_left_and_said_to_be(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr("deliveries.api.batches.limits", lambda: replace(limits(), stream_rows=3))
     told = send(api, [row(number) for number in range(5)], streamed=True)
     assert (told["accepted"], told["rejected"][0]["index"]) == (3, 3)
@@ -210,10 +207,6 @@ def test_another_services_batch_cannot_be_added_to(api: Api, theirs: Api) -> Non
 
 def test_the_counts_are_committed_with_their_rows(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the database goes away in the middle, what was committed is counted."""
-    from django.db import OperationalError
-
-    from deliveries.api import batches
-
     monkeypatch.setattr(batches, "CHUNK", 2)
     real, calls = batches.intake.accept, []
 

@@ -14,6 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from chaski.vocabulary import Status
+from deliveries.models import Account, Batch, Message
 from tests.api.calls import SMS, Api, lease, move, problem
 
 
@@ -118,8 +119,6 @@ def test_pages_lose_and_double_nothing_while_messages_come_in(api: Api) -> None:
 
 
 def ids_of_all(api: Api) -> Iterator[str]:
-    from deliveries.models import Message
-
     yield from (str(pk) for pk in Message.objects.filter(service=api.caller.service).values_list("pk", flat=True))
 
 
@@ -186,8 +185,6 @@ FROM generate_series(1, %(rows)s) AS n
 @pytest.fixture
 def many(api: Api) -> str:
     """Thirty thousand messages of two services; the id of a batch among them."""
-    from deliveries.models import Account, Batch
-
     batch = Batch.objects.create(service=api.caller.service)
     account = Account.objects.filter(channel="sms").get()
     with connection.cursor() as cursor:

@@ -12,6 +12,7 @@ import pytest
 
 from deliveries.models import Template
 from tests.api.calls import SMS, Api, nothing_stored, problem
+from tests.factories import make_account
 
 NOW = datetime.now(UTC)
 OLD_UUID7 = f"{int((NOW - timedelta(days=365)).timestamp() * 1000):012x}"
@@ -87,8 +88,6 @@ def with_templates(api: Api, theirs: Api) -> Api:
     Template.objects.create(
         service=api.caller.service, name="hi", channel="sms", language="", version=1, text="Hola {{ name }}"
     )
-    from tests.factories import make_account
-
     make_account("sms", name="theirs", service=theirs.caller.service)
     return api
 
