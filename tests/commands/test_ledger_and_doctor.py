@@ -246,29 +246,30 @@ def test_a_broker_that_is_away_is_broken_and_nothing_more_is(db: None, monkeypat
     assert (said.code, [name for name, level in levels(said).items() if level != "ok"]) == (1, ["broker"])
 
 
-def manage(*arguments: str, database: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def start(*arguments: str, database: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": database},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
     )
 
 
 def test_as_processes_they_exit_as_they_say(api: Api) -> None:
-    here = database_url(str(connection.settings_dict["NAME"]))
-    nowhere = f"postgres://nobody@127.0.0.1:{any_free()}/nothing"
     message_id = api.send()["id"]
     Message.objects.all().delete()
-    done = manage("ledger", database=here)
-    assert done.returncode == 1
-    assert message_id in done.stderr
-    done = manage("doctor", "--json", database=nowhere)
-    assert (done.returncode, json.loads(done.stdout)["status"]) == (1, "broken")
-    done = manage("service", "create", "shop", "--json", database=nowhere)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("CommandError: the database does not answer")
-    assert done.stderr.count("\n") == 1
+    nowhere = f"postgres://nobody@127.0.0.1:{any_free()}/nothing"
+    with (
+        start("ledger", database=database_url(str(connection.settings_dict["NAME"]))) as ledger,
+        start("doctor", "--json", database=nowhere) as doctor,
+        start("service", "create", "shop", "--json", database=nowhere) as service,
+    ):
+        said = ledger.communicate(timeout=60)[1]
+        assert (ledger.returncode, message_id in said) == (1, True)
+        shown = doctor.communicate(timeout=60)[0]
+        assert (doctor.returncode, json.loads(shown)["status"]) == (1, "broken")
+        shown, said = service.communicate(timeout=60)
+        assert (service.returncode, shown, said.count("\n")) == (1, "", 1)
+        assert said.startswith("CommandError: the database does not answer")

@@ -49,8 +49,11 @@ def test_anything_but_names_is_refused_when_it_is_stored(text: str) -> None:
     assert refused.value.field == "text"
 
 
-def test_attributes_of_values_cannot_be_reached() -> None:
-    assert names("{{ x.__class__ }}") == set() or fill("{{ x.y }}", {"x": {"y": 1}}) == "1"
+def test_parts_are_those_of_objects_and_never_attributes() -> None:
+    assert fill("{{ x.upper }}", {"x": {"upper": "y"}}) == "y"
+    assert (
+        fill("{{ x.upper }}{{ y.real }}", {"x": "text", "y": 7}) == "NoneNone"
+    )  # missing, which `render` refuses before
 
 
 def test_a_long_value_used_often_is_never_built() -> None:
