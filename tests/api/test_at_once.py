@@ -203,10 +203,13 @@ def test_lines_that_break_off_keep_what_came_before(server: Server, sender: Call
 def test_fifty_thousand_lines_stream_in_at_constant_memory(server: Server, sender: Caller) -> None:
     headers = {**sender.headers, "Content-Type": "application/x-ndjson"}
 
+    blanks = b" " * 1000  # fifty megabytes in all, which nobody may hold at once
+
     def stream(count: int) -> Any:
         for start in range(0, count, 100):
             yield b"".join(
-                b'{"channel":"sms","to":"+56912345678","text":"%d","key":"s%d-%d"}\n' % (number, count, number)
+                b'{"channel":"sms","to":"+56912345678","text":"%d","key":"s%d-%d"%s}\n'
+                % (number, count, number, blanks)
                 for number in range(start, start + 100)
             )
 
