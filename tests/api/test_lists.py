@@ -229,7 +229,7 @@ def assert_indexed(found: list[str], *indexes: str) -> None:
 
 
 LIST = "_service_id_channel_status_id_idx"
-RECIPIENT, REFERENCE, BATCH = "_recipient_id_idx", "_service_id_reference_id_idx", "_batch_id_status_idx"
+RECIPIENT, REFERENCE, BATCH = "_recipient_id_idx", "_service_id_reference_id_idx", "_batch_id_id_idx"
 
 
 def test_every_filter_is_served_by_its_index(api: Api, many: str) -> None:
