@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import transaction
 
 from channels.base import InvalidRecipient
-from channels.media import MEDIA
-from chaski.vocabulary import Status
-from deliveries.acts import audit
-from deliveries.delivery.accounts import owner
 from deliveries.management.command import Command as Base
 from deliveries.management.command import actor, service_named
-from deliveries.models import Account, Endpoint, Service
-from deliveries.secrets import seal
-
-ACCOUNT_NAME = "callbacks"
+from deliveries.models import Endpoint
+from deliveries.setting_up import UnknownEvent, set_endpoint
 
 
 class Command(Base):
@@ -46,32 +37,15 @@ class Command(Base):
             self.say(f"{service.name} is told nothing any more.")
             return
         events = [word for given in options["events"] for word in given.split(",") if word]
-        unknown = sorted(set(events) - {str(status) for status in Status})
-        if unknown:
-            raise CommandError(f"there is no event {', '.join(unknown)}; there is {', '.join(map(str, Status))}")
         try:
-            url = MEDIA["webhook"].normalise(options["url"])
+            secret = set_endpoint(service, options["url"], events, base_url=options["base_url"], actor=actor())
+        except UnknownEvent as error:
+            raise CommandError(str(error)) from error
         except InvalidRecipient as error:
             raise CommandError(f"the URL {error}") from error
-        secret = self._set(service, url, events, options["base_url"])
+        url = Endpoint.objects.get(service=service).url
         if options["json"]:
             self.give({"service": service.name, "url": url, "events": events, "secret": secret})
             return
         self.say(f"{service.name} is told at {url}. Its signing secret is shown this once:")
         self.stdout.write(secret)
-
-    @staticmethod
-    @transaction.atomic
-    def _set(service: Service, url: str, events: list[str], base_url: str) -> str:
-        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        account, _ = Account.objects.get_or_create(
-            service=service, name=ACCOUNT_NAME, defaults={"channel": "webhook", "provider": "webhook", "priority": 1000}
-        )
-        account.options = {"base_url": base_url} if base_url else {}
-        account.secrets = seal(owner(account.public_id), {"secret": secret})
-        account.save()
-        Endpoint.objects.update_or_create(
-            service=service, defaults={"url": url, "events": events, "account": account, "active": True}
-        )
-        audit(actor(), "endpoint_set", f"service:{service.pk}")
-        return secret

@@ -8,13 +8,12 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.db import transaction
-from django.db.models.functions import Now
 
 from deliveries.acts import audit
 from deliveries.management.command import Command as Base
 from deliveries.management.command import actor, service_named
-from deliveries.models import ApiKey, Service
-from deliveries.secrets import mint_key
+from deliveries.models import Service
+from deliveries.setting_up import add_key, revoke_key
 
 
 class Command(Base):
@@ -44,16 +43,13 @@ class Command(Base):
             raise CommandError("; ".join(error.messages)) from error
         with transaction.atomic():
             service.save()
-            key = self._mint(service)
             audit(actor(), "service_create", f"service:{service.pk}")
+            key = add_key(service, actor=actor())
         self._show(service, key, options)
 
     def _key(self, options: dict[str, Any]) -> None:
         service = service_named(options["name"])
-        with transaction.atomic():
-            key = self._mint(service)
-            audit(actor(), "key_create", f"service:{service.pk}")
-        self._show(service, key, options)
+        self._show(service, add_key(service, actor=actor()), options)
 
     def _show(self, service: Service, key: str, options: dict[str, Any]) -> None:
         if options["json"]:
@@ -63,9 +59,8 @@ class Command(Base):
         self.stdout.write(key)
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        if not ApiKey.objects.filter(key_id=options["key_id"], revoked_at=None).update(revoked_at=Now()):
+        if not revoke_key(options["key_id"], actor=actor()):
             raise CommandError(f"there is no active key {options['key_id']!r}; `service list` shows them")
-        audit(actor(), "key_revoke", f"key:{options['key_id']}")
         self.say("Revoked; within two seconds no process takes it any more.")
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -85,9 +80,3 @@ class Command(Base):
             self.say(f"{row['id']:>5}  {row['name']}{' (test)' if row['test'] else ''}  keys: {', '.join(row['keys'])}")
         if not rows:
             self.say("No services yet. Make one with `manage.py service create NAME`.")
-
-    @staticmethod
-    def _mint(service: Service) -> str:
-        minted = mint_key(kind="test" if service.test else "live")
-        ApiKey.objects.create(service=service, key_id=minted.key_id, secret_sha256=minted.secret_sha256)
-        return minted.text
