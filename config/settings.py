@@ -150,6 +150,9 @@ UNFOLD = {
     "SITE_SUBHEADER": CHASKI_ENV,
     "SITE_SYMBOL": "send",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "deliveries.admin.navigation.favicon"},
+    ],
     "STYLES": ["deliveries.admin.navigation.stylesheet"],
     "SIDEBAR": {"show_search": False, "navigation": "deliveries.admin.navigation.sidebar"},
     "DASHBOARD_CALLBACK": "deliveries.admin.navigation.start_page",

@@ -6,4 +6,5 @@ from deliveries.admin import accounts, control, groups, messages, people, record
 
 __all__ = ["accounts", "control", "groups", "messages", "people", "records", "services"]
 
+admin.site.index_title = "What is going on"
 admin.site.index_template = "admin/chaski/index.html"

@@ -25,6 +25,8 @@ PREFIX = "option_"
 class AccountForm(RowForm):
     """The base; ``form_for`` adds the options of one provider."""
 
+    #: Channel and provider of a new account.
+    made_at: ClassVar[tuple[str, str]] = ("", "")
     provider_options: ClassVar[tuple[Option, ...]] = ()
 
     class Meta:
@@ -34,6 +36,8 @@ class AccountForm(RowForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.instance.pk is None:
+            self.instance.channel, self.instance.provider = self.made_at
         for option in self.provider_options:
             if not option.secret:
                 self.initial.setdefault(PREFIX + option.name, self.instance.options.get(option.name, ""))
@@ -68,7 +72,7 @@ def form_for(channel: str, provider: str) -> type[AccountForm]:
     except UnknownProvider:
         options = ()
     fields: dict[str, Any] = {PREFIX + option.name: _field(option) for option in options}
-    return type("AccountForm", (AccountForm,), {"provider_options": options, **fields})
+    return type("AccountForm", (AccountForm,), {"made_at": (channel, provider), "provider_options": options, **fields})
 
 
 def _field(option: Option) -> forms.CharField:

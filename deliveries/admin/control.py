@@ -8,12 +8,15 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db.models import CharField, OuterRef, Subquery
+from django.db.models.functions import Cast
 from django.http import HttpRequest
 
 from channels.base import InvalidRecipient
 from channels.media import MEDIA
 from deliveries import acts
 from deliveries.admin.base import AdminBase, KeysetAdmin, RowForm, actor, shown
+from deliveries.admin.finding import recipients
 from deliveries.admin.showing import moment, plain
 from deliveries.models import Account, Batch, Pause, Service, Suppression
 from deliveries.models.control import PauseScope
@@ -71,6 +74,12 @@ def _is_uuid(value: str) -> bool:
     return True
 
 
+def _name_of(model: type[Account | Service]) -> Subquery:
+    """The name of the row that a pause holds by its number."""
+    numbered = model.objects.annotate(number=Cast("pk", CharField())).filter(number=OuterRef("value"))
+    return Subquery(numbered.values("name")[:1])
+
+
 @admin.register(Pause)
 class PauseAdmin(SetByActs):
     """The kill switch. Adding holds within two seconds, deleting lets go."""
@@ -83,10 +92,13 @@ class PauseAdmin(SetByActs):
     @admin.display(description="what")
     def held(self, pause: Pause) -> str:
         """What is held, with the name where the value is a number."""
-        models: dict[str, type[Account | Service]] = {"account": Account, "service": Service}
-        model = models.get(pause.scope)
-        row = model.objects.filter(pk=pause.value).first() if model and pause.value.isdigit() else None
-        return f"{row} ({pause.value})" if row else plain(pause.value) or "everything"
+        names = {"account": pause.account_name, "service": pause.service_name}  # type: ignore[attr-defined]
+        name = names.get(pause.scope)
+        return f"{name} ({pause.value})" if name else plain(pause.value) or "everything"
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the names of the accounts and services that are held."""
+        return super().get_queryset(request).annotate(account_name=_name_of(Account), service_name=_name_of(Service))
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """An existing pause has no reason of its own: the audit holds it."""
@@ -146,8 +158,6 @@ class SuppressionAdmin(KeysetAdmin, SetByActs):
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """By (channel, recipient), the order of the unique index."""
-        from deliveries.admin.finding import recipients
-
         term = search_term.strip().replace("\x00", "")
         if not term:
             return queryset, False

@@ -151,7 +151,7 @@ class MessageChangeList(KeysetChangeList):
         channels = tuple({account.channel for account in self.there.accounts})
         text = self.query.strip().replace("\x00", "")
         window = asked.get("since") or ("all" if text else DEFAULT_WINDOW)
-        length = WINDOWS.get(window, WINDOWS[DEFAULT_WINDOW])[1]
+        self.window, length = WINDOWS.get(str(window), WINDOWS[DEFAULT_WINDOW])
         return Wanted(
             services=tuple(pk for pk in services if str(pk) == asked["service"]) if asked.get("service") else services,
             channels=(str(asked["channel"]),) if asked.get("channel") else channels,

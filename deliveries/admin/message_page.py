@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.urls import reverse
 
-from chaski.vocabulary import Status
+from chaski.vocabulary import ErrorClass, Status
 from deliveries.admin import showing
 from deliveries.admin.acting import ACTS, Act
 from deliveries.admin.callbacks_told import Told
@@ -44,6 +44,7 @@ class Step:
 
 def facts(message: Message, service: Service | None, account: Account | None) -> Iterator[Fact]:
     """The fields of a message in plain words, those that are empty left out."""
+    yield Fact("Id", str(message.pk))
     yield Fact("To", plain(message.to, 300))
     if message.recipient != message.to:
         yield Fact("Written to", plain(message.recipient, 300))
@@ -102,16 +103,23 @@ def _times(message: Message) -> Iterator[Fact]:
 
 
 def steps(found: Trace) -> list[Step]:
-    """The timeline, oldest first."""
+    """The timeline, oldest first. The provider's own words stay, our words for an error become a sentence."""
     return [
         Step(
             f"{entry.at:%Y-%m-%d %H:%M:%S}.{entry.at:%f}"[:-3],
             entry.kind,
-            plain(entry.words, 1000),
+            plain(_words(entry), 1000),
             tuple(_more(entry)),
         )
         for entry in found.entries
     ]
+
+
+def _words(entry: Entry) -> str:
+    word = entry.data.get("outcome") or entry.data.get("reason", "").partition(" ")[0]
+    if entry.kind not in ("attempt", "event") or word not in set(map(str, ErrorClass)):
+        return entry.words
+    return entry.words.replace(f": {word}", f": {showing.error(word)}", 1)
 
 
 def _more(entry: Entry) -> Iterator[Fact]:

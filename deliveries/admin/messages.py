@@ -42,7 +42,7 @@ from deliveries.trace import trace
 class MessageAdmin(KeysetAdmin, ReadOnly):
     """The list is in ``message_list``, the page in ``message_page``, the acts in ``acting``."""
 
-    list_display = ("accepted", "state", "recipient_shown", "channel", "service_name", "attempt_count", "now", "named")
+    list_display = ("accepted", "state", "recipient_shown", "channel", "service_name", "tries", "now", "named")
     list_filter = (StateFilter, ChannelFilter, ServiceFilter, WindowFilter)
     search_fields = ("id",)
     search_help_text = "Phone, e-mail, id, reference, key, provider's id"
@@ -80,6 +80,11 @@ class MessageAdmin(KeysetAdmin, ReadOnly):
     def service_name(self, message: Message) -> str:
         """Whose message it is."""
         return str(message.shown.service)  # type: ignore[attr-defined]
+
+    @admin.display(description="attempts")
+    def tries(self, message: Message) -> int:
+        """How many attempts were closed."""
+        return message.attempt_count
 
     @admin.display(description="error, or what it waits for")
     def now(self, message: Message) -> str:
@@ -120,10 +125,11 @@ class MessageAdmin(KeysetAdmin, ReadOnly):
             request,
             str(message.pk),
             message=message,
+            original=message,
             state=badge(found.status),
             verdict=verdict(found, datetime.now(UTC)),
             waits=found.waits,
-            error=reason_of(message),
+            last_error=reason_of(message),  # the theme's notices have a variable `error` of their own
             facts=list(page.facts(message, service, account)),
             steps=page.steps(found),
             callbacks=page.callbacks(callbacks),
@@ -158,5 +164,7 @@ class MessageAdmin(KeysetAdmin, ReadOnly):
         written = partial(json.dumps, indent=2, ensure_ascii=False, sort_keys=True)
         said = page.body(message)
         kept = {name: plain(written(said[name])) for name in ("options", "metadata") if said[name]}
-        context = self.page_context(request, f"What {message.pk} says", message=message, said=said, kept=kept)
+        context = self.page_context(
+            request, f"What {message.pk} says", message=message, original=message, said=said, kept=kept
+        )
         return TemplateResponse(request, "admin/chaski/body.html", context)

@@ -58,6 +58,11 @@ def stylesheet(request: HttpRequest) -> str:
     return static("deliveries/admin.css")
 
 
+def favicon(request: HttpRequest) -> str:
+    """The picture of the tab."""
+    return static("deliveries/favicon.svg")
+
+
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """The groups of the sidebar; what a person may not see is left out."""
     may = _may(request)

@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from deliveries.admin.base import KeysetAdmin, ReadOnly, shown
 from deliveries.admin.showing import moment, plain
 from deliveries.models import Audit, Batch, Heartbeat, Message, Pending, Receipt
+from deliveries.models.evidence import ReceiptEffect
 
 
 def message_link(pk: Any) -> SafeString | str:
@@ -88,8 +89,6 @@ class ReceiptAdmin(KeysetAdmin, ReadOnly):
     @admin.display(description="what it did")
     def effect_shown(self, receipt: Receipt) -> str:
         """In words."""
-        from deliveries.models.evidence import ReceiptEffect
-
         known = dict(ReceiptEffect.choices)
         return str(known.get(receipt.effect, "waits to be applied"))
 
