@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextInputWidget
 
 from channels.base import InvalidOption, Option, Provider
 from channels.registry import UnknownProvider, provider_class
-from deliveries.admin.base import RowForm
+from deliveries.admin.base import Password, RowForm, TextInput
 from deliveries.delivery.accounts import owner
 from deliveries.models import Account
 from deliveries.secrets import Unsealable, unseal
@@ -32,13 +31,15 @@ class AccountForm(RowForm):
     class Meta:
         model = Account
         fields = ("service", "name", "priority", "in_doubt_policy", "blind_retries")
-        labels = {"in_doubt_policy": "When the answer never came", "blind_retries": "How often to send again blindly"}
+        labels = {"in_doubt_policy": "When the answer never came", "blind_retries": "Blind repeats"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk is None:
             self.instance.channel, self.instance.provider = self.made_at
         for option in self.provider_options:
+            if option.secret and self.instance.pk is not None:
+                self.fields[PREFIX + option.name].help_text += " Left empty, the stored one stays; it is never shown."
             if not option.secret:
                 self.initial.setdefault(PREFIX + option.name, self.instance.options.get(option.name, ""))
 
@@ -76,25 +77,11 @@ def form_for(channel: str, provider: str) -> type[AccountForm]:
 
 
 def _field(option: Option) -> forms.CharField:
-    label = option.name.replace("_", " ")
-    if option.secret:
-        kept = "Left empty, the stored one stays. It is never shown."
-        widget = forms.PasswordInput(attrs={"autocomplete": "new-password"}, render_value=False)
-        return forms.CharField(label=label, required=False, help_text=f"{option.help}. {kept}", widget=_styled(widget))
-    default = f" If left empty: {option.default}." if option.default else ""
-    needed = " It is needed." if option.required else ""
-    text = AdminTextInputWidget()
-    return forms.CharField(
-        label=label, required=False, help_text=f"{option.help}.{needed}{default}", widget=_styled(text), max_length=4096
-    )
-
-
-def _styled(widget: forms.Widget) -> forms.Widget:
-    """In the look of the theme's own inputs."""
-    from unfold.widgets import INPUT_CLASSES
-
-    widget.attrs["class"] = " ".join(INPUT_CLASSES)
-    return widget
+    label = option.name.replace("_", " ").capitalize()
+    words = f"{option.help[:1].upper()}{option.help[1:]}." + (" It is needed." if option.required else "")
+    words += f" If left empty: {option.default}." if option.default else ""
+    hidden = Password({"autocomplete": "new-password"}) if option.secret else TextInput()
+    return forms.CharField(label=label, required=False, help_text=words, widget=hidden, max_length=4096)
 
 
 def is_there(channel: str, provider: str) -> type[Provider] | None:

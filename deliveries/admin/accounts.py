@@ -19,7 +19,7 @@ from channels.registry import providers
 from deliveries import acts
 from deliveries.admin.account_form import PREFIX, form_for, is_there
 from deliveries.admin.acting import Reason
-from deliveries.admin.base import AdminBase, RowForm, actor
+from deliveries.admin.base import AdminBase, RowForm, actor, timed
 from deliveries.admin.showing import moment, plain
 from deliveries.models import Account, Pause, Route
 from deliveries.models.control import PauseScope
@@ -33,7 +33,7 @@ class AccountAdmin(AdminBase):
     list_select_related = ("service",)
     list_filter = ("channel", "provider")
     ordering = ("channel", "priority", "pk")
-    readonly_fields = ("channel", "provider", "receipts_url", "standing", "updated_at")
+    readonly_fields = ("channel", "provider", "receipts_url", "standing", timed("updated_at", "changed"))
     change_form_outer_before_template = "admin/chaski/account_pause.html"
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -75,7 +75,7 @@ class AccountAdmin(AdminBase):
         pair = (obj.channel, obj.provider) if obj else _asked(request) or ("", "")
         form = form_for(*pair)
         own = [name for name in form.base_fields if name.startswith(PREFIX)]
-        shown = ["channel", "provider", "receipts_url", "standing", "updated_at"] if obj else []
+        shown = list(self.readonly_fields) if obj else []
         own = own if self.has_change_permission(request, obj) or obj is None else []
         return [
             (None, {"fields": [*shown, *form.Meta.fields]}),

@@ -34,10 +34,11 @@ class Reason(forms.Form):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One thing that can be done to a message. ``done`` completes "the message is ..."."""
+    """One thing that can be done to a message. ``asks`` stands above its reason, ``done`` completes "it is ..."."""
 
     verb: str
     title: str
+    asks: str
     done: str
     run: Callable[[Message, str, str], None]
 
@@ -57,14 +58,15 @@ def _resolve(verdict: str) -> Callable[[Message, str, str], None]:
     return run
 
 
+_RECORDS = "What do the provider's own records say?"
 ACTS = {
     act.verb: act
     for act in (
-        Act("redeliver", "Redeliver", "queued again", _redeliver),
-        Act("cancel", "Cancel", "canceled", _cancel),
-        Act("resolve_sent", "It was sent", "resolved as sent", _resolve("sent")),
-        Act("resolve_failed", "It was not sent", "resolved as failed", _resolve("failed")),
-        Act("resolve_retry", "Send it again", "resolved by sending it again", _resolve("retry")),
+        Act("redeliver", "Redeliver", "Send it again, with a new deadline", "queued again", _redeliver),
+        Act("cancel", "Cancel", "Withdraw it while it still waits", "canceled", _cancel),
+        Act("resolve_sent", "It was sent", _RECORDS, "resolved as sent", _resolve("sent")),
+        Act("resolve_failed", "It was not sent", _RECORDS, "resolved as failed", _resolve("failed")),
+        Act("resolve_retry", "Send it again", _RECORDS, "resolved by sending it again", _resolve("retry")),
     )
 }
 

@@ -17,19 +17,42 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from deliveries.acts import audit
-from deliveries.admin.showing import plain
+from deliveries.admin.showing import moment, plain
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
     from django.contrib.admin.views.main import ChangeList
+    from django.forms import CheckboxSelectMultiple as Checkboxes
+    from django.forms import PasswordInput as Password
+    from django.forms import Select, TextInput
 
     Base = ModelAdmin[Any]
     RowForm = ModelForm[Any]
 else:
     from unfold.admin import ModelAdmin as Base
     from unfold.views import ChangeList
+    from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget as Checkboxes
+    from unfold.widgets import UnfoldAdminPasswordWidget as Password
+    from unfold.widgets import UnfoldAdminSelectWidget as Select
+    from unfold.widgets import UnfoldAdminTextInputWidget as TextInput
 
     RowForm = ModelForm
+
+__all__ = [
+    "AFTER",
+    "AdminBase",
+    "Checkboxes",
+    "KeysetAdmin",
+    "KeysetChangeList",
+    "Password",
+    "ReadOnly",
+    "RowForm",
+    "Select",
+    "TextInput",
+    "actor",
+    "shown",
+    "timed",
+]
 
 #: The id below which the page of a keyset list begins.
 AFTER = "after"
@@ -172,4 +195,16 @@ def shown(field: str, label: str, limit: int = 60) -> Any:
 
     column.short_description = label  # type: ignore[attr-defined]
     column.__name__ = f"shown_{field}"
+    return column
+
+
+def timed(field: str, label: str) -> Any:
+    """A list column or read-only field with the time of ``field`` in UTC, written as everywhere."""
+
+    def column(obj: Model) -> str:
+        return moment(getattr(obj, field))
+
+    column.short_description = f"{label} (UTC)"  # type: ignore[attr-defined]
+    column.admin_order_field = field  # type: ignore[attr-defined]
+    column.__name__ = f"timed_{field}"
     return column

@@ -15,9 +15,9 @@ from django.http import HttpRequest
 from channels.base import InvalidRecipient
 from channels.media import MEDIA
 from deliveries import acts
-from deliveries.admin.base import AdminBase, KeysetAdmin, RowForm, actor, shown
+from deliveries.admin.base import AdminBase, KeysetAdmin, RowForm, Select, TextInput, actor, shown, timed
 from deliveries.admin.finding import recipients
-from deliveries.admin.showing import moment, plain
+from deliveries.admin.showing import plain
 from deliveries.models import Account, Batch, Pause, Service, Suppression
 from deliveries.models.control import PauseScope
 
@@ -36,7 +36,7 @@ class SetByActs(AdminBase):
 class PauseForm(RowForm):
     """What to hold, and why."""
 
-    reason = forms.CharField(max_length=500, help_text="Kept in the audit.")
+    reason = forms.CharField(max_length=500, help_text="Kept in the audit.", widget=TextInput)
 
     class Meta:
         model = Pause
@@ -85,8 +85,9 @@ class PauseAdmin(SetByActs):
     """The kill switch. Adding holds within two seconds, deleting lets go."""
 
     form = PauseForm
+    readonly_fields = (timed("created_at", "since"),)
     fields = ("scope", "value", "reason")
-    list_display = ("scope", "held", shown("actor", "by"), "created_at")
+    list_display = ("scope", "held", shown("actor", "by"), timed("created_at", "since"))
     ordering = ("-pk",)
 
     @admin.display(description="what")
@@ -102,7 +103,7 @@ class PauseAdmin(SetByActs):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """An existing pause has no reason of its own: the audit holds it."""
-        return ("scope", "value", "actor", "created_at") if obj else self.fields
+        return ("scope", "value", "actor", *self.readonly_fields) if obj else self.fields
 
     def save_model(self, request: HttpRequest, obj: Pause, form: Any, change: Any) -> None:
         """Pause, as `manage.py pause` does."""
@@ -117,8 +118,10 @@ class PauseAdmin(SetByActs):
 class SuppressionForm(RowForm):
     """Whom not to write to, and why."""
 
-    channel = forms.ChoiceField(choices=[(channel, channel) for channel in MEDIA])
-    recipient = forms.CharField(max_length=2048, help_text="As on a message: +56912345678, name@example.org.")
+    channel = forms.ChoiceField(choices=[(channel, channel) for channel in MEDIA], widget=Select)
+    recipient = forms.CharField(
+        max_length=2048, help_text="As on a message: +56912345678, name@example.org.", widget=TextInput
+    )
 
     class Meta:
         model = Suppression
@@ -140,8 +143,16 @@ class SuppressionAdmin(KeysetAdmin, SetByActs):
     """Recipients that are not written to. Adding and deleting are audited, without the recipient."""
 
     form = SuppressionForm
+    readonly_fields = (timed("created_at", "since"),)
     fields = ("channel", "recipient", "service", "reason")
-    list_display = ("id", shown("recipient", "recipient"), "channel", "whose", shown("reason", "why"), "since")
+    list_display = (
+        "id",
+        shown("recipient", "recipient"),
+        "channel",
+        "whose",
+        shown("reason", "why"),
+        timed("created_at", "since"),
+    )
     list_select_related = ("service",)
     search_fields = ("recipient",)
     search_help_text = "The exact recipient, in any spelling"
@@ -150,11 +161,6 @@ class SuppressionAdmin(KeysetAdmin, SetByActs):
     def whose(self, suppression: Suppression) -> str:
         """For one service or for all."""
         return str(suppression.service or "all")
-
-    @admin.display(description="since (UTC)")
-    def since(self, suppression: Suppression) -> str:
-        """When it was set."""
-        return moment(suppression.created_at)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """By (channel, recipient), the order of the unique index."""
@@ -165,7 +171,7 @@ class SuppressionAdmin(KeysetAdmin, SetByActs):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """An existing one also says who set it and when."""
-        return (*self.fields, "actor", "created_at") if obj else self.fields
+        return (*self.fields, "actor", *self.readonly_fields) if obj else self.fields
 
     def save_model(self, request: HttpRequest, obj: Suppression, form: Any, change: Any) -> None:
         """Suppress, as `manage.py suppress` does."""

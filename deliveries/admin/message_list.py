@@ -24,11 +24,11 @@ from deliveries.trace import Trace
 
 #: How far back the list looks. A search looks at everything unless a window is chosen.
 WINDOWS = {
-    "1h": ("the last hour", timedelta(hours=1)),
-    "24h": ("the last 24 hours", timedelta(days=1)),
-    "7d": ("the last 7 days", timedelta(days=7)),
-    "30d": ("the last 30 days", timedelta(days=30)),
-    "all": ("any time", None),
+    "1h": ("in the last hour", timedelta(hours=1)),
+    "24h": ("in the last 24 hours", timedelta(days=1)),
+    "7d": ("in the last 7 days", timedelta(days=7)),
+    "30d": ("in the last 30 days", timedelta(days=30)),
+    "all": ("at any time", None),
 }
 DEFAULT_WINDOW = "7d"
 #: What the list does not need of a message: what it says, and what its service keeps with it.

@@ -34,8 +34,12 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One entry of the timeline as the page shows it. ``detail`` are further facts of an attempt or receipt."""
+    """One entry of the timeline as the page shows it. ``day`` is empty where it is the day of the entry before.
 
+    ``detail`` are further facts of an attempt or receipt.
+    """
+
+    day: str
     at: str
     kind: str
     words: str
@@ -103,23 +107,33 @@ def _times(message: Message) -> Iterator[Fact]:
 
 
 def steps(found: Trace) -> list[Step]:
-    """The timeline, oldest first. The provider's own words stay, our words for an error become a sentence."""
+    """The timeline, oldest first."""
+    before = [None, *(entry.at.date() for entry in found.entries)]
     return [
         Step(
-            f"{entry.at:%Y-%m-%d %H:%M:%S}.{entry.at:%f}"[:-3],
-            entry.kind,
-            plain(_words(entry), 1000),
-            tuple(_more(entry)),
+            day=f"{entry.at:%Y-%m-%d}" if entry.at.date() != day else "",
+            at=f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 1000:03d}",
+            kind=entry.kind,
+            words=plain(_words(entry), 1000),
+            detail=tuple(_more(entry)),
         )
-        for entry in found.entries
+        for day, entry in zip(before, found.entries, strict=False)
     ]
 
 
 def _words(entry: Entry) -> str:
-    word = entry.data.get("outcome") or entry.data.get("reason", "").partition(" ")[0]
+    """The entry's own words, with our word for an error as a sentence and the provider's in brackets."""
+    data = entry.data
+    if entry.kind == "attempt":
+        word, said = data["outcome"], [data["code"], data["detail"]]
+    else:
+        word, _, rest = data.get("reason", "").partition(" ")
+        said = [rest]
     if entry.kind not in ("attempt", "event") or word not in set(map(str, ErrorClass)):
         return entry.words
-    return entry.words.replace(f": {word}", f": {showing.error(word)}", 1)
+    theirs = [part for part in said if part]
+    sentence = showing.error(word) + (f" ({': '.join(theirs)})" if theirs else "")
+    return entry.words.replace(" ".join([word, *theirs]), sentence, 1)
 
 
 def _more(entry: Entry) -> Iterator[Fact]:

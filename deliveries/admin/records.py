@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from deliveries.admin.base import KeysetAdmin, ReadOnly, shown
-from deliveries.admin.showing import moment, plain
+from deliveries.admin.base import KeysetAdmin, ReadOnly, shown, timed
+from deliveries.admin.showing import plain
 from deliveries.models import Audit, Batch, Heartbeat, Message, Pending, Receipt
 from deliveries.models.evidence import ReceiptEffect
 
@@ -22,17 +22,19 @@ def message_link(pk: Any) -> SafeString | str:
     """The page of a message; empty for none."""
     if not pk:
         return ""
-    return format_html('<a href="{}">{}</a>', reverse("admin:deliveries_message_change", args=[pk]), pk)
+    return format_html(
+        '<a class="chaski-link" href="{}">{}</a>', reverse("admin:deliveries_message_change", args=[pk]), pk
+    )
 
 
 @admin.register(Batch)
 class BatchAdmin(KeysetAdmin, ReadOnly):
     """Batches; the page of one counts its messages."""
 
-    list_display = ("id", "service", "accepted", "duplicates", "rejected", "created_at")
+    list_display = ("id", "service", "accepted", "duplicates", "rejected", timed("created_at", "begun"))
     list_select_related = ("service",)
-    fields = ("id", "service", "created_at", "accepted", "duplicates", "rejected", "counts", "messages")
-    readonly_fields = ("counts", "messages")
+    fields = ("id", "service", timed("created_at", "begun"), "accepted", "duplicates", "rejected", "counts", "messages")
+    readonly_fields = (fields[2], "counts", "messages")
 
     @admin.display(description="where its messages are")
     def counts(self, batch: Batch) -> SafeString | str:
@@ -52,14 +54,22 @@ class BatchAdmin(KeysetAdmin, ReadOnly):
     def messages(self, batch: Batch) -> SafeString:
         """The list of its messages."""
         href = f"{reverse('admin:deliveries_message_changelist')}?{urlencode({'q': str(batch.pk)})}"
-        return format_html('<a href="{}">the messages of this batch</a>', href)
+        return format_html('<a class="chaski-link" href="{}">the messages of this batch</a>', href)
 
 
 @admin.register(Receipt)
 class ReceiptAdmin(KeysetAdmin, ReadOnly):
     """What providers told us later."""
 
-    list_display = ("id", "received", "kind", "account", "message", "effect_shown", shown("code", "code", 40))
+    list_display = (
+        "id",
+        timed("received_at", "received"),
+        "kind",
+        "account",
+        "message",
+        "effect_shown",
+        shown("code", "code", 40),
+    )
     list_select_related = ("account",)
     fields = (
         "account",
@@ -67,19 +77,14 @@ class ReceiptAdmin(KeysetAdmin, ReadOnly):
         shown("kind", "kind"),
         shown("event_id", "provider's event", 300),
         shown("provider_message_id", "provider's id", 300),
-        "at",
-        "received_at",
-        "applied_at",
+        timed("at", "the provider's own time"),
+        timed("received_at", "received"),
+        timed("applied_at", "applied"),
         "effect_shown",
         shown("code", "code", 300),
         shown("detail", "detail", 1000),
     )
     readonly_fields = fields
-
-    @admin.display(description="received (UTC)")
-    def received(self, receipt: Receipt) -> str:
-        """When we stored it."""
-        return moment(receipt.received_at)
 
     @admin.display(description="message")
     def message(self, receipt: Receipt) -> SafeString | str:
@@ -99,13 +104,13 @@ class AuditAdmin(KeysetAdmin, ReadOnly):
 
     list_display = (
         "id",
-        "when",
+        timed("at", "at"),
         shown("actor", "who"),
         "action",
         shown("target", "to what"),
         shown("reason", "why", 80),
     )
-    fields = ("when", shown("actor", "who", 150), "action", shown("target", "to what", 150), "why", "more")
+    fields = (timed("at", "at"), shown("actor", "who", 150), "action", shown("target", "to what", 150), "why", "more")
     readonly_fields = fields
     search_fields = ("target",)
     search_help_text = "Exactly: message id, or service:7"
@@ -114,11 +119,6 @@ class AuditAdmin(KeysetAdmin, ReadOnly):
         """By the whole target, which has an index."""
         term = search_term.strip().replace("\x00", "")
         return (queryset.filter(target=term) if term else queryset), False
-
-    @admin.display(description="at (UTC)")
-    def when(self, audit: Audit) -> str:
-        """When it was done."""
-        return moment(audit.at)
 
     @admin.display(description="why")
     def why(self, audit: Audit) -> str:
@@ -135,15 +135,5 @@ class AuditAdmin(KeysetAdmin, ReadOnly):
 class HeartbeatAdmin(ReadOnly):
     """Which workers and relays run."""
 
-    list_display = ("name", "kind", "seen", "claimed")
+    list_display = ("name", "kind", timed("seen_at", "seen"), timed("claimed_at", "last claim"))
     ordering = ("-seen_at",)
-
-    @admin.display(description="seen (UTC)", ordering="seen_at")
-    def seen(self, beat: Heartbeat) -> str:
-        """The last sign of life."""
-        return moment(beat.seen_at)
-
-    @admin.display(description="claimed (UTC)", ordering="claimed_at")
-    def claimed(self, beat: Heartbeat) -> str:
-        """When a worker last took something."""
-        return moment(beat.claimed_at)

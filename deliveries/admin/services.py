@@ -16,7 +16,7 @@ from channels.base import InvalidRecipient
 from channels.media import MEDIA
 from chaski.vocabulary import Status
 from deliveries.admin.acting import Reason
-from deliveries.admin.base import AdminBase, ReadOnly, RowForm, actor, shown
+from deliveries.admin.base import AdminBase, Checkboxes, ReadOnly, RowForm, Select, TextInput, actor, shown, timed
 from deliveries.admin.showing import moment
 from deliveries.intake.templates import TemplateProblem, refuse_tags
 from deliveries.models import ApiKey, Endpoint, Service, Template
@@ -33,7 +33,7 @@ def shown_once(admin: AdminBase, request: HttpRequest, what: str, secret: str, b
 class ServiceAdmin(AdminBase):
     """Applications that send through Chaski. Never deleted: their messages name them."""
 
-    list_display = ("name", "test", "created_at")
+    list_display = ("name", "test", timed("created_at", "made"))
     ordering = ("name",)
     fields = ("name", "test")
     change_form_outer_before_template = "admin/chaski/service_keys.html"
@@ -66,10 +66,17 @@ class ServiceAdmin(AdminBase):
 class ApiKeyAdmin(ReadOnly):
     """The keys, without their secrets, which nobody has. Made on the page of their service, revoked here."""
 
-    list_display = ("key_id", "service", "created_at", "last_used_at", "standing")
+    list_display = ("key_id", "service", timed("created_at", "made"), timed("last_used_at", "last used"), "standing")
     list_select_related = ("service",)
     ordering = ("-pk",)
-    fields = ("key_id", "service", "created_at", "last_used_at", "expires_at", "standing")
+    fields = (
+        "key_id",
+        "service",
+        timed("created_at", "made"),
+        timed("last_used_at", "last used"),
+        timed("expires_at", "expires"),
+        "standing",
+    )
     readonly_fields = fields
     change_form_outer_before_template = "admin/chaski/key_revoke.html"
 
@@ -101,11 +108,11 @@ class ApiKeyAdmin(ReadOnly):
 class EndpointForm(RowForm):
     """Where to, and of which events."""
 
-    url = forms.CharField(label="URL", max_length=2048)
+    url = forms.CharField(label="URL", max_length=2048, widget=TextInput)
     events = forms.MultipleChoiceField(
         choices=[(str(status), str(status)) for status in Status],
         required=False,
-        widget=forms.CheckboxSelectMultiple,
+        widget=Checkboxes,
         help_text="None chosen: all of them.",
     )
 
@@ -127,7 +134,7 @@ class EndpointAdmin(AdminBase):
 
     form = EndpointForm
     fields = ("service", "url", "events", "active")
-    list_display = ("service", shown("url", "URL", 80), "active", "updated_at")
+    list_display = ("service", shown("url", "URL", 80), "active", timed("updated_at", "changed"))
     list_select_related = ("service",)
     change_form_outer_before_template = "admin/chaski/endpoint_secret.html"
 
@@ -177,7 +184,7 @@ class EndpointAdmin(AdminBase):
 class TemplateForm(RowForm):
     """A new version of a text with variables."""
 
-    channel = forms.ChoiceField(choices=[(channel, channel) for channel in MEDIA])
+    channel = forms.ChoiceField(choices=[(channel, channel) for channel in MEDIA], widget=Select)
 
     class Meta:
         model = Template
@@ -202,7 +209,7 @@ class TemplateAdmin(AdminBase):
 
     form = TemplateForm
     fields = ("service", "name", "channel", "language", "subject", "text", "html")
-    list_display = ("name", "version", "service", "channel", "language", "created_at")
+    list_display = ("name", "version", "service", "channel", "language", timed("created_at", "made"))
     list_select_related = ("service",)
     list_filter = ("channel", "service")
     ordering = ("service", "name", "channel", "language", "-version")

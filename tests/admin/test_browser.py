@@ -6,7 +6,9 @@ Run by `bin/test --browser`. Screenshots of every step lie in .chaski/screenshot
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +118,7 @@ def failed(transactional_db: None) -> Message:
     for message in rows.accept_many(shop, 12)[:8]:
         rows.sent(message)
     rows.in_doubt(rows.accept(shop, to="+56922222222"))
-    rows.accept(
-        shop,
-        channel="email",
-        to="ana@example.org",
-        subject="Hello",
-        html="<p>Hi <b>Ana</b></p><script>alert(1)</script>",
-    )
+    rows.accept(shop, channel="email", to="ana@example.org", subject="Hello", html="<p>Hi <b>Ana</b></p>")
     rows.sent(rows.accept(shop, channel="email", to="luz@example.org", subject="Hello", text="Hi"))
     return rows.failed(rows.accept(shop, reference="order-1001"), task_id="9e1c7a54-5a3b-4a2e-9d5e-2f6b1f6f0c11")
 
@@ -151,15 +147,70 @@ def test_support_finds_a_message_by_phone_number_and_sends_it_again(
     assert desk.complaints() == []
 
 
-def test_a_body_runs_nothing(desk: Person, operator: User, failed: Message) -> None:
-    message = Message.objects.get(recipient="ana@example.org")
+class Pixel:
+    """A server that a body would like to reach: it remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Quietly."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def pixel() -> Iterator[Pixel]:
+    """Where a hostile body points to."""
+    found = Pixel()
+    yield found
+    found.close()
+
+
+def test_a_hostile_body_runs_nothing_and_reaches_nobody(
+    desk: Person, operator: User, failed: Message, pixel: Pixel
+) -> None:
+    evil = (
+        f"<style>p {{ color: green }}</style><p>Hi <b>Ana</b></p><img src='{pixel.url}/img'>"
+        f"<link rel=stylesheet href='{pixel.url}/css'><iframe src='{pixel.url}/frame'></iframe>"
+        f"<script>top.document.title = 'taken'; fetch('{pixel.url}/fetch')</script>"
+        f"<img src=x onerror=\"parent.document.title='taken'\"><meta http-equiv=refresh content='0;url={pixel.url}/go'>"
+        f"<form action='{pixel.url}/form'><button autofocus>x</button></form>"
+    )
+    message = rows.accept(
+        failed.service, channel="email", to="eva@example.org", subject="Hello", text="</pre><b>bold?</b>", html=evil
+    )
     desk.log_in(operator)
     desk.go(f"/admin/deliveries/message/{message.pk}/change/")
-    forms = desk.driver.find_elements(By.CSS_SELECTOR, "form.chaski-act")
-    forms[-1].find_element(By.NAME, "reason").send_keys("the customer cannot read it")
-    forms[-1].find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    form = desk.driver.find_elements(By.CSS_SELECTOR, "form.chaski-act")[-1]
+    form.find_element(By.NAME, "reason").send_keys("the customer cannot read it")
+    form.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
     desk.reads("scripts do not run")
+    said = []
+    for frame in desk.driver.find_elements(By.CSS_SELECTOR, "iframe.chaski-body"):
+        desk.driver.switch_to.frame(frame)
+        said.append(desk.driver.find_element(By.TAG_NAME, "body").text)
+        desk.driver.switch_to.default_content()
     desk.shoot("body")
+    assert said[0] == "</pre><b>bold?</b>"
+    assert said[1].startswith("Hi Ana")
+    assert "taken" not in desk.driver.title
+    assert pixel.asked == []
 
 
 def test_the_pages_fit_a_phone(phone: Person, operator: User, failed: Message) -> None:

@@ -126,9 +126,9 @@ def test_the_timeline_tells_everything_in_order(boss: Client, service: Service, 
     html = page(boss, message)
     order = [
         "accepted and queued",
-        "attempt 1 through texts: the provider refused the recipient 21211",
+        "attempt 1 through texts: the provider refused the recipient (21211: The &#x27;To&#x27; number is not valid)",
         f'<a href="https://flower.example/task/{task}"',
-        "failed: the provider refused the recipient 21211",
+        "failed: the provider refused the recipient (21211)",
         "queued by admin:ana: she gave us the number again",
         "attempt 2 through texts: accepted",
         "provider&#x27;s id <bdi>SM42</bdi>",
