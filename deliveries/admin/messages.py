@@ -86,9 +86,9 @@ class MessageAdmin(KeysetAdmin, ReadOnly):
         """How many attempts were closed."""
         return message.attempt_count
 
-    @admin.display(description="error, or what it waits for")
+    @admin.display(description="why")
     def now(self, message: Message) -> str:
-        """Why it is where it is."""
+        """The error that stands, or what it waits for."""
         return why(message)
 
     @admin.display(description="reference")

@@ -31,9 +31,15 @@ NEEDED = "The browser tests need Chromium and its driver: `apt-get install chrom
 class Person:
     """Somebody at a browser."""
 
-    def __init__(self, driver: webdriver.Chrome, base: str) -> None:
+    def __init__(self, driver: webdriver.Chrome, base: str, width: int, height: int) -> None:
         self.driver = driver
         self.base = base
+        self.size = (width, height)
+        self._measure(width, height)
+
+    def _measure(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def go(self, path: str) -> None:
         """Open a page."""
@@ -58,19 +64,18 @@ class Person:
     def shoot(self, name: str) -> None:
         """Keep what the page looks like, over its whole length."""
         SHOTS.mkdir(parents=True, exist_ok=True)
-        width = self.driver.get_window_size()["width"]
-        height = self.driver.execute_script("return Math.max(document.body.scrollHeight, innerHeight)")
-        size = {"width": width, "height": min(height, 4000), "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        width, height = self.size
+        whole = self.driver.execute_script("return document.body.scrollHeight")
+        self._measure(width, min(max(whole, height), 3000))
         self.driver.save_screenshot(str(SHOTS / f"{name}.png"))
-        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        self._measure(width, height)
 
     def complaints(self) -> list[str]:
         """What the console says in red: errors of scripts, refused sources."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def chromium(width: int, height: int) -> webdriver.Chrome:
+def chromium() -> webdriver.Chrome:
     """A headless Chromium from the system."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
@@ -78,7 +83,7 @@ def chromium(width: int, height: int) -> webdriver.Chrome:
         pytest.fail(NEEDED, pytrace=False)
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
@@ -87,16 +92,16 @@ def chromium(width: int, height: int) -> webdriver.Chrome:
 @pytest.fixture
 def desk(live_server: Any) -> Iterator[Person]:
     """At a desk."""
-    driver = chromium(1440, 900)
-    yield Person(driver, live_server.url)
+    driver = chromium()
+    yield Person(driver, live_server.url, 1440, 900)
     driver.quit()
 
 
 @pytest.fixture
 def phone(live_server: Any) -> Iterator[Person]:
     """On a phone."""
-    driver = chromium(500, 900)
-    yield Person(driver, live_server.url)
+    driver = chromium()
+    yield Person(driver, live_server.url, 390, 844)
     driver.quit()
 
 
