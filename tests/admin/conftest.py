@@ -19,7 +19,7 @@ def enter(db: None) -> Enter:
     """Logs somebody in who is in the groups named: ``enter("operator")``."""
 
     def log_in(*groups: str, name: str = "") -> Client:
-        user = User.objects.create_user(name or "-".join(groups) or "nobody", password="x", is_staff=True)
+        user = User.objects.create_user(name or "-".join(groups) or "nobody", is_staff=True)
         user.groups.set(Group.objects.filter(name__in=groups))
         client = Client()
         client.force_login(user)
@@ -32,7 +32,7 @@ def enter(db: None) -> Enter:
 def boss(db: None) -> Client:
     """A superuser."""
     client = Client()
-    client.force_login(User.objects.create_superuser("boss", password="x"))
+    client.force_login(User.objects.create_superuser("boss"))
     return client
 
 

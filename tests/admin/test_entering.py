@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib import admin
 from django.contrib.auth.models import Group, User
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client
 
 from deliveries.admin import groups, navigation
+from deliveries.admin.base import AdminBase
 from deliveries.models import Heartbeat, Service
 from tests.admin import rows
 from tests.admin.conftest import Enter
-from tests.admin.test_message_page import Frames
+from tests.admin.frames import Frames
 
 LISTS = (
     "message", "batch", "receipt", "service", "apikey", "account", "route", "endpoint", "template", "suppression",
@@ -75,8 +78,6 @@ def test_the_start_page_counts_the_saved_views_and_links_to_them(enter: Enter, s
 
 
 def test_the_start_page_says_which_processes_run(enter: Enter, db: None) -> None:
-    from datetime import UTC, datetime, timedelta
-
     now = datetime.now(UTC)
     Heartbeat.objects.create(name="worker@a:1", kind="worker", seen_at=now)
     Heartbeat.objects.create(name="relay@a:2", kind="relay", seen_at=now - timedelta(minutes=5))
@@ -93,7 +94,7 @@ def test_a_passer_by_is_asked_to_log_in(db: None, client: Client) -> None:
 
 
 def test_a_user_who_is_no_staff_does_not_enter(db: None, client: Client) -> None:
-    client.force_login(User.objects.create_user("customer", password="x"))
+    client.force_login(User.objects.create_user("customer"))
     assert client.get("/admin/").status_code == 302
 
 
@@ -153,10 +154,23 @@ def test_a_database_that_takes_too_long_gives_a_page_that_says_what_to_do(
 def test_a_real_statement_timeout_is_told_as_one(boss: Client, service: Service, monkeypatch: Any) -> None:
     monkeypatch.setattr("deliveries.admin.finding._NEWEST", "SELECT pg_sleep(5), id FROM message m LIMIT %(limit)s")
     rows.accept(service)
-    from django.db import connection
-
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = '50ms'")
     answer = boss.get("/admin/deliveries/message/")
     assert answer.status_code == 503
     assert "This took too long" in answer.content.decode()
+
+
+def test_the_base_is_one_class() -> None:
+    ours = [page for model, page in admin.site._registry.items() if model._meta.app_label in ("deliveries", "auth")]
+    assert ours
+    assert all(isinstance(page, AdminBase) for page in ours)
+
+
+def test_the_styles_and_the_icon_that_the_pages_name_are_served(boss: Client) -> None:
+    html = boss.get("/admin/").content.decode()
+    for path in ("/static/deliveries/admin.css", "/static/deliveries/favicon.svg"):
+        assert f'href="{path}"' in html
+        answer = boss.get(path)
+        assert answer.status_code == 200
+        assert b"".join(answer.streaming_content)  # type: ignore[attr-defined]
