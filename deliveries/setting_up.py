@@ -134,7 +134,7 @@ def put_template(template: Template, *, actor: str) -> None:
     Raises ``TemplateProblem`` and ``ValidationError``.
     """
     if not (template.text or template.html):
-        raise TemplateProblem("text", "is empty and so is html; give one of them")
+        raise TemplateProblem("text", "or html must be given: both are empty")
     for part in ("subject", "text", "html"):
         refuse_tags(part, getattr(template, part))
     with transaction.atomic():

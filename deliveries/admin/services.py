@@ -20,7 +20,7 @@ from deliveries.admin.base import AdminBase, Checkboxes, ReadOnly, RowForm, Sele
 from deliveries.admin.showing import moment
 from deliveries.intake.templates import TemplateProblem, refuse_tags
 from deliveries.models import ApiKey, Endpoint, Service, Template
-from deliveries.setting_up import add_key, put_template, revoke_key, set_endpoint
+from deliveries.setting_up import CALLBACKS, add_key, put_template, revoke_key, set_endpoint
 
 
 def shown_once(admin: AdminBase, request: HttpRequest, what: str, secret: str, back: str) -> TemplateResponse:
@@ -127,6 +127,13 @@ class EndpointForm(RowForm):
         except InvalidRecipient as error:
             raise ValidationError(f"It {error}.") from error
 
+    def clean_service(self) -> Service:
+        """A service whose account for callbacks is, or can be, a webhook's."""
+        service: Service = self.cleaned_data["service"]
+        if service.accounts.filter(name=CALLBACKS).exclude(channel="webhook").exists():
+            raise ValidationError(f"It has an account {CALLBACKS!r} of another channel; rename that first.")
+        return service
+
 
 @admin.register(Endpoint)
 class EndpointAdmin(AdminBase):
@@ -171,7 +178,7 @@ class EndpointAdmin(AdminBase):
         return [path("<int:pk>/secret/", view, name="deliveries_endpoint_secret"), *super().get_urls()]
 
     def secret_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """A new signing secret; the old one signs nothing from then on."""
+        """A new signing secret; the one before it signs too, until another is made."""
         refused = self.posted_to(request, "change_endpoint")
         found = Endpoint.objects.select_related("service", "account").filter(pk=pk).first()
         if refused is not None or found is None:

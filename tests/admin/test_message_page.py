@@ -176,7 +176,8 @@ def test_the_page_links_to_the_callbacks_that_told_of_it(boss: Client, service: 
     rows.failed(message)
     assert "has not been told of" in page(boss, message)
     with transaction.atomic(), connection.cursor() as cursor:
-        callbacks.make(cursor)
+        for service_id in callbacks.services(cursor):
+            callbacks.make(cursor, service_id)
     callback = Message.objects.get(origin="callback")
     html = page(boss, message)
     assert f'<a href="{address(callback)}">Callback {callback.pk}</a> queued' in html
@@ -188,7 +189,8 @@ def test_a_callback_about_another_message_is_not_linked(boss: Client, service: S
     message = rows.accept(service)
     rows.failed(rows.accept(service))
     with transaction.atomic(), connection.cursor() as cursor:
-        callbacks.make(cursor)
+        for service_id in callbacks.services(cursor):
+            callbacks.make(cursor, service_id)
     assert "Callback " not in page(boss, message)
 
 
