@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
+import structlog
 from django.db import IntegrityError, connection, transaction
 
 from chaski.vocabulary import Lane
@@ -19,6 +20,8 @@ from deliveries.doorbell import doorbell
 from deliveries.intake.draft import Draft
 from deliveries.models.messages import LANES, Origin
 from deliveries.sql import Cursor, as_json
+
+log = structlog.get_logger(__name__)
 
 
 class IdempotencyConflict(ValueError):
@@ -135,8 +138,17 @@ def accept(
             for half in halves
             for answer in accept(half, origin=origin, batch_id=batch_id, request_id=request_id)
         ]
-    transaction.on_commit(lambda: ring(item for item in drafts if item.id in fresh))
+    transaction.on_commit(lambda: _committed([item for item in drafts if item.id in fresh], batch_id))
     return [_answer(item, fresh, winners) for item in drafts]
+
+
+def _committed(fresh: Sequence[Draft], batch_id: UUID | None) -> None:
+    ring(fresh)
+    if batch_id is not None:
+        log.info("messages_accepted", batch_id=str(batch_id), count=len(fresh))
+        return
+    for item in fresh:
+        log.info("message_accepted", message_id=str(item.id), service=item.service_id, channel=item.channel)
 
 
 def _blame(error: IntegrityError) -> IdTaken | TooLate:

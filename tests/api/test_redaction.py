@@ -133,3 +133,10 @@ def test_secrets_of_accounts_and_keys_are_shown_once_and_logged_never(api: Api, 
     assert secret not in wrong.content.decode()
     assert secret not in logged.getvalue()
     assert_clean(logged.getvalue())
+
+
+def test_one_line_ties_a_message_to_the_request_that_brought_it(api: Api, logged: StringIO) -> None:
+    answer = api.post("messages", {"channel": "sms", "to": PHONE, "text": WORDS}, headers={"X-Request-Id": "r-42"})
+    (line,) = [line for line in logged.getvalue().splitlines() if "message_accepted" in line]
+    assert answer.json()["id"] in line
+    assert "r-42" in line
