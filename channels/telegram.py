@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from channels import rules
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable, wait_seconds
 from channels.base import (
     Accepted,
-    ContentRefused,
     InvalidOption,
     Misconfigured,
     Option,
@@ -30,19 +30,19 @@ TEXT_LIMIT = 4096
 CAPTION_LIMIT = 1024
 
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{3,128}")
-_PARSE_MODES = ("HTML", "MarkdownV2", "Markdown")
+_CHAT_NUMBER = re.compile(r"-?[0-9]{1,19}")
 #: What a message may hold besides text -> the method that sends it and the field for its URL.
 _MEDIA = {"photo_url": ("sendPhoto", "photo"), "document_url": ("sendDocument", "document")}
 #: Passed on as they are: https://core.telegram.org/bots/api#sendmessage
-_PASSED: dict[str, type] = {
-    "parse_mode": str,
-    "disable_notification": bool,
-    "protect_content": bool,
-    "message_thread_id": int,
-    "reply_markup": dict,
-    "link_preview_options": dict,
+_PASSED: dict[str, rules.Rule] = {
+    "parse_mode": rules.one_of("HTML", "MarkdownV2", "Markdown"),
+    "disable_notification": rules.FLAG,
+    "protect_content": rules.FLAG,
+    "message_thread_id": rules.NUMBER,
+    "reply_markup": rules.OBJECT,
+    "link_preview_options": rules.OBJECT,
 }
-_KIND = {str: "a text", bool: "true or false", int: "a whole number", dict: "an object"}
+_RULES = _PASSED | dict.fromkeys(_MEDIA, rules.text)
 
 #: Telegram documents no codes, only descriptions, so these are what its server says, looked for in any case.
 #: Nobody is there any more, or does not want us:
@@ -91,7 +91,7 @@ class Telegram(Provider):
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Telegram takes 1 to 4096 characters of text, or one photo or file with a caption of up to 1024."""
-        refused = super().refuse(outbound) | _option_faults(outbound.options)
+        refused = super().refuse(outbound) | _faults(outbound)
         media = [name for name in _MEDIA if outbound.options.get(name)]
         if media:
             refused.pop("text", None)
@@ -104,9 +104,7 @@ class Telegram(Provider):
 
     async def send(self, outbound: Outbound) -> Accepted:
         """Call the sending method. Raises a ``SendError``."""
-        faults = _option_faults(outbound.options)
-        if faults:
-            raise ContentRefused("invalid_options", "; ".join(f"{name} {fault}" for name, fault in faults.items()))
+        rules.insist(_faults(outbound))
         method, fields = _request(outbound)
         response = await self.http.request(
             "POST",
@@ -140,7 +138,7 @@ class Telegram(Provider):
 
 
 def _request(outbound: Outbound) -> tuple[str, dict[str, Any]]:
-    fields: dict[str, Any] = {"chat_id": outbound.to if outbound.to.startswith("@") else int(outbound.to)}
+    fields: dict[str, Any] = {"chat_id": int(outbound.to) if _CHAT_NUMBER.fullmatch(outbound.to) else outbound.to}
     fields |= {name: outbound.options[name] for name in _PASSED if outbound.options.get(name) is not None}
     for option, (method, field) in _MEDIA.items():
         if outbound.options.get(option):
@@ -166,16 +164,8 @@ def _scope(to: str) -> Scope:
     return Scope.RECIPIENT if to.startswith(("-", "@")) else Scope.ACCOUNT
 
 
-def _option_faults(options: Mapping[str, Any]) -> dict[str, str]:
-    """Option -> what is wrong with it, as ``refuse`` tells it."""
-    kinds = _PASSED | dict.fromkeys(_MEDIA, str)
-    faults = {
-        f"options.{name}": f"must be {_KIND[kind]}"
-        for name, kind in kinds.items()
-        if options.get(name) is not None and type(options[name]) is not kind
-    }
-    if "options.parse_mode" not in faults and options.get("parse_mode") not in (None, *_PARSE_MODES):
-        faults["options.parse_mode"] = f"must be one of {', '.join(_PARSE_MODES)}"
-    if all(options.get(name) for name in _MEDIA):
-        faults["options.document_url"] = "must not be given together with photo_url"
-    return faults
+def _faults(outbound: Outbound) -> dict[str, str]:
+    found = rules.faults(outbound.options, _RULES)
+    if all(outbound.options.get(name) for name in _MEDIA):
+        found["options.document_url"] = "must not be given together with photo_url"
+    return found
