@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import EmailPolicy
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, getaddresses
 from typing import Any
 
 from email_validator import EmailNotValidError, validate_email
@@ -91,8 +91,8 @@ def mailbox(text: str) -> Mailbox:
     fault = _text_fault(text)
     if fault:
         raise ValueError(fault)
-    name, address = parseaddr(text)
-    if not address or len(name) > DISPLAY_NAME_LIMIT:
+    [(name, address), *more] = getaddresses([text]) or [("", "")]
+    if more or not address or len(name) > DISPLAY_NAME_LIMIT:
         raise ValueError(f"must be one address, or Name <address> with at most {DISPLAY_NAME_LIMIT} characters of name")
     try:
         checked = validate_email(address, check_deliverability=False, test_environment=True)

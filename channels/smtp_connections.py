@@ -144,9 +144,13 @@ class Connections:
             tls_context=self._tls,
             timeout=REPLY_SECONDS,
         )
-        await client.connect()
-        if client.is_ehlo_or_helo_needed:
-            await client.ehlo()
+        try:
+            await client.connect()
+            if client.is_ehlo_or_helo_needed:
+                await client.ehlo()
+        except BaseException:
+            _abort(client)
+            raise
         return client
 
     async def _connect(self) -> socket.socket:
