@@ -20,7 +20,7 @@ from channels.base import (
 )
 from channels.http import HttpClient
 from channels.telegram import Telegram
-from tests.channels.contract import HttpContract
+from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
 TOKEN = "1000000:AAHsecret-of-the_bot"

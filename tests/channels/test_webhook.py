@@ -25,7 +25,8 @@ from channels.base import (
 )
 from channels.http import HttpClient
 from channels.webhook import Webhook
-from tests.channels.contract import MESSAGE_ID, HttpContract
+from tests.channels.contract import MESSAGE_ID
+from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
 SECRET = "whsec_" + b64encode(b"s" * 24).decode()
