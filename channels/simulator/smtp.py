@@ -7,6 +7,7 @@ depends on the attempt is answered after the final dot.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import socket
@@ -17,6 +18,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from channels.simulator.desk import Call, Desk
 from channels.simulator.faults import Act, fault_of
+
+logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd warns of its own deprecation at every login
 
 _RESET = struct.pack("ii", 1, 0)
 _MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([0-9a-fA-F-]{36})@", re.IGNORECASE | re.MULTILINE)
