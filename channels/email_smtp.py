@@ -56,7 +56,7 @@ class Smtp(Provider):
     deadline_seconds = 120.0
     lease_seconds = 180.0
     call_seconds = 105.0
-    window = 100
+    window = 50
     options = (
         Option("host", "the mail server's name or address", required=True),
         Option("port", "its port; 587, 465 or 25 by the kind of security if not given"),
@@ -144,7 +144,9 @@ class Smtp(Provider):
 
     async def _transaction(self, outbound: Outbound, to: Mailbox, content: bytes, progress: _Progress) -> str:
         sender = self._envelope_from.replace("{message_id}", outbound.message_id)
-        async with self._connections.mail_from(Envelope(sender, len(content), utf8=not to.ascii)) as client:
+        envelope = Envelope(sender, len(content), utf8=not to.ascii)
+        # A mail that gets its session late would be cut off after its final dot, which is worse than to come again.
+        async with self._connections.mail_from(envelope, patience=self.call_seconds / 2) as client:
             await client.rcpt(to.address, encoding="ascii" if to.ascii else "utf-8")
             return await _data(client, content, progress)
 

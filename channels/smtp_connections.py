@@ -72,14 +72,16 @@ class Connections:
         self._closed = False
 
     @asynccontextmanager
-    async def mail_from(self, envelope: Envelope) -> AsyncIterator[SMTP]:
-        """A session in which MAIL FROM was accepted; waits while ``limit`` are in use.
+    async def mail_from(self, envelope: Envelope, patience: float) -> AsyncIterator[SMTP]:
+        """A session in which MAIL FROM was accepted; waits up to ``patience`` seconds while ``limit`` are in use.
 
         Afterwards the session is kept, unless the block failed in a way that leaves the dialogue unclear. Raises what
         aiosmtplib raises (``SMTPNotSupported`` where the server does not know SMTPUTF8), and ``OSError`` for names,
         connections and TLS.
         """
-        async with self._gate:
+        async with asyncio.timeout(patience):
+            await self._gate.acquire()
+        try:
             session = await self._begin(envelope)
             try:
                 yield session.client
@@ -91,6 +93,8 @@ class Connections:
                 _abort(session.client)
                 raise
             self._give_back(session, clear=True)
+        finally:
+            self._gate.release()
 
     async def close(self) -> None:
         """End the idle sessions; those in use end when they are given back."""

@@ -33,6 +33,7 @@ WAITS = [
     (("Retry-After: -5",), None),
     (("Retry-After: 1.5",), None),
 ]
+SHORT = 0.3
 RUBBISH = {
     "a page": b"<html><body>It works!</body></html>",
     "nothing": b"",
@@ -53,11 +54,13 @@ class HttpContract(ProviderContract):
     provider_message_id: ClassVar[str]
     #: False where any 2xx is acceptance, whatever the body says.
     reads_the_answer: ClassVar[bool] = True
+    #: Seconds for one call: far more than a busy machine needs, and shortened by tests that wait for the end of it.
+    patience: float = 5.0
 
     def at(self, url: str, http: HttpClient) -> Provider:
-        """The provider with its vendor at ``url`` and little patience."""
+        """The provider with its vendor at ``url``."""
         provider = self.made(http, base_url=url)
-        provider.call_seconds = 0.3
+        provider.call_seconds = self.patience
         return provider
 
     async def failed(self, server: Server, http: HttpClient, script: Script, url: str = "") -> SendError:
@@ -110,6 +113,7 @@ class HttpContract(ProviderContract):
         assert (type(error), error.code, strange.requests) == (NotSent, "tls", [])
 
     async def test_a_server_without_tls_where_tls_is_due_is_not_sent(self, server: Server, http: HttpClient) -> None:
+        self.patience = SHORT
         error = await self.failed(server, http, wire.once(b"SSH-2.0-x\r\n"), server.url.replace("http:", "https:"))
         assert type(error) is NotSent
 
@@ -117,10 +121,12 @@ class HttpContract(ProviderContract):
         async def silent(line: wire.Line) -> None:
             await line.silence()
 
+        self.patience = SHORT
         error = await self.failed(server, http, silent, server.url.replace("http:", "https:"))
         assert type(error) is NotSent
 
     async def test_silence_is_in_doubt_in_time_and_frees_the_slot(self, server: Server, http: HttpClient) -> None:
+        self.patience = SHORT
         begun = time.monotonic()
         error = await self.failed(server, http, wire.hangs)
         assert (type(error), error.code) == (InDoubt, "timeout")
@@ -130,6 +136,7 @@ class HttpContract(ProviderContract):
 
     @pytest.mark.parametrize("part", ["status", "headers", "body", "continue"])
     async def test_an_answer_that_drips_is_in_doubt_in_time(self, part: str, server: Server, http: HttpClient) -> None:
+        self.patience = SHORT
         begun = time.monotonic()
         drop = {
             "status": b"HTTP/1.1 200 " + b"O" * 100,
@@ -183,9 +190,13 @@ class HttpContract(ProviderContract):
         assert error.retry_after == pytest.approx(90, abs=3)
 
     @pytest.mark.parametrize("kind", RUBBISH)
-    async def test_a_success_that_cannot_be_read_is_in_doubt(self, kind: str, server: Server, http: HttpClient) -> None:
+    async def test_a_success_that_cannot_be_read_is_in_doubt_where_it_is_read_at_all(
+        self, kind: str, server: Server, http: HttpClient
+    ) -> None:
         if not self.reads_the_answer:
-            pytest.skip("any 2xx is acceptance here")
+            server.script = answers(answer(200, RUBBISH[kind]))
+            assert await self.at(server.url, http).send(self.outbound())
+            return
         error = await self.failed(server, http, answers(answer(self.accepted_status, RUBBISH[kind])))
         assert (type(error), error.code) == (InDoubt, "unreadable_answer")
 

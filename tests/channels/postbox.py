@@ -19,10 +19,13 @@ from channels.base import (
 from channels.email_smtp import Smtp
 from channels.http import HttpClient
 from tests.channels.contract import MESSAGE_ID
-from tests.channels.smtp_wire import Mailserver
+from tests.channels.smtp_wire import Act, Mailserver
 from tests.channels.wire import Server
 
 FROM = "The shop <hello@shop.example>"
+#: Seconds for one mail: far more than a busy machine needs, and shortened by tests that wait for the end of it.
+PATIENCE = 5.0
+SHORT = 0.4
 PASSWORD = "correct horse"
 SETTINGS = {"host": "127.0.0.1", "port": "1", "security": "none", "from": FROM}
 ORDINARY: dict[str, Any] = {
@@ -35,10 +38,10 @@ ORDINARY: dict[str, Any] = {
 
 
 def account(server: Server, **changes: str) -> Smtp:
-    """The provider with its server at ``server`` and little patience."""
+    """The provider with its server at ``server``."""
     settings = {"host": "127.0.0.1", "port": str(server.port), "security": "none", "from": FROM, **changes}
     made = Smtp(Smtp.check(settings), HttpClient())
-    made.call_seconds = 0.5
+    made.call_seconds = PATIENCE
     return made
 
 
@@ -51,6 +54,7 @@ async def failed(server: Server, replies: Mapping[str, Any], **changes: Any) -> 
     """What one mail raises where the server answers with ``replies``."""
     server.script = Mailserver(replies)
     provider = account(server)
+    provider.call_seconds = SHORT if Act.HANG in replies.values() else PATIENCE
     with pytest.raises(SendError) as caught:
         await provider.send(mail(**changes))
     await provider.close()
@@ -96,5 +100,5 @@ def over_tls(port: int, security: str, ca_file: str = "", **changes: str) -> Smt
     """An account at ``localhost``."""
     settings = {"host": "localhost", "port": str(port), "security": security, "from": FROM, "ca_file": ca_file}
     made = Smtp(Smtp.check({**settings, **changes}), HttpClient())
-    made.call_seconds = 3.0
+    made.call_seconds = PATIENCE
     return made

@@ -74,7 +74,7 @@ def provider(channel: str, simulator: Running, http: HttpClient) -> Provider:
             http,
         ),
     }[channel]()
-    made.call_seconds = 0.5
+    made.call_seconds = 5.0
     return made
 
 

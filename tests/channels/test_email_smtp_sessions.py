@@ -16,7 +16,7 @@ from channels.base import (
     RecipientRefused,
 )
 from channels.email_smtp import Smtp
-from tests.channels.postbox import account, mail
+from tests.channels.postbox import SHORT, account, mail
 from tests.channels.smtp_wire import Act, Mailserver
 from tests.channels.wire import Line, Server
 
@@ -55,6 +55,7 @@ class TestConnecting:
     ) -> None:
         monkeypatch.setattr("channels.dns._addresses", lambda *_: time.sleep(1.0))
         provider = account(server, host="mail.example")
+        provider.call_seconds = SHORT
         begun = time.monotonic()
         with pytest.raises(NotSent):
             await provider.send(mail())
@@ -124,6 +125,7 @@ class TestSessions:
     async def test_a_kept_session_that_is_silent_costs_no_doubt(self, server: Server) -> None:
         server.script = Mailserver({"MAIL": ["250 Ok", Act.HANG, "250 Ok"]})
         provider = account(server)
+        provider.call_seconds = SHORT
         await provider.send(mail())
         with pytest.raises(NotSent):
             await provider.send(mail())
@@ -168,6 +170,7 @@ class TestSessions:
     async def test_a_mail_that_finds_no_free_session_in_time_is_not_sent(self, server: Server) -> None:
         server.script = Mailserver({"dot": Act.HANG})
         provider = account(server, connections="1")
+        provider.call_seconds = SHORT
         given = await asyncio.gather(provider.send(mail()), provider.send(mail()), return_exceptions=True)
         assert {type(error) for error in given} == {InDoubt, NotSent}
         await provider.close()

@@ -26,7 +26,7 @@ from channels.base import (
 )
 from channels.email_smtp import Smtp
 from channels.http import HttpClient
-from channels.simulator.faults import FAULTS
+from channels.simulator.faults import FAULTS, Act
 from channels.simulator.server import Running, running
 from tests.channels.simulated import FAILS, kept, message, numbered, provider
 
@@ -46,6 +46,7 @@ async def test_every_fault_is_had_on_every_wire_and_the_ledger_knows_what_was_ac
     channel: str, word: str, simulator: Running, http: HttpClient, tmp_path: Path
 ) -> None:
     sender = provider(channel, simulator, http)
+    sender.call_seconds = 0.4 if FAULTS[word].act is Act.HANG else 5.0
     expected = DIFFERS.get((channel, word), FAILS.get(word))
     if expected is None:
         assert isinstance(await sender.send(message(channel, word)), Accepted)
