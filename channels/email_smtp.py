@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from aiosmtplib import SMTP, SMTPConnectError, SMTPDataError, SMTPException, SMTPNotSupported, SMTPResponseException
 
@@ -172,10 +173,10 @@ async def _data(client: SMTP, content: bytes, progress: _Progress) -> str:
     start = await client.execute_command(b"DATA")
     if start.code != _GO_AHEAD:
         raise SMTPDataError(start.code, start.message)
-    protocol, transport = client.protocol, client.transport
-    if protocol is None or not isinstance(transport, asyncio.WriteTransport):
+    protocol = client.protocol
+    if protocol is None or client.transport is None:
         raise ConnectionResetError("closed after DATA")
-    transport.set_write_buffer_limits(high=0)
+    cast(asyncio.WriteTransport, client.transport).set_write_buffer_limits(high=0)
     protocol.write(_DOT_AT_LINE_START.sub(b"..", content))
     await protocol._drain_helper()  # what StreamWriter.drain awaits; it has no public name
     protocol.write(b".\r\n")

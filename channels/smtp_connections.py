@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from aiohttp.abc import ResolveResult
 from aiosmtplib import SMTP, SMTPNotSupported, SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
@@ -211,8 +212,8 @@ async def _takes(session: _Session, envelope: Envelope) -> bool:
 
 def _abort(client: SMTP) -> None:
     """Drop the connection with whatever is still to be written."""
-    if isinstance(client.transport, asyncio.Transport):
-        client.transport.abort()
+    if client.transport is not None:
+        cast(asyncio.WriteTransport, client.transport).abort()  # a cast, for uvloop's transports derive from nothing
     client.close()
 
 

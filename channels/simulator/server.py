@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from weakref import WeakSet
 
 from aiohttp import web
@@ -116,8 +117,8 @@ async def _mail_port(desk: Desk, host: str, port: int) -> AsyncIterator[int]:
         desk.close()
         await asyncio.sleep(0)  # what hung has now been let go
         for open_session in sessions:
-            if isinstance(open_session.transport, asyncio.WriteTransport):
-                open_session.transport.abort()
+            if open_session.transport is not None:
+                cast(asyncio.WriteTransport, open_session.transport).abort()
 
 
 def _runner(wires: Wires) -> web.AppRunner:

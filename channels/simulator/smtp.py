@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
@@ -87,6 +87,6 @@ def _authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism:
 
 
 def _cut(server: SMTP) -> None:
-    if isinstance(server.transport, asyncio.Transport):
+    if server.transport is not None:
         server.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        server.transport.abort()
+        cast(asyncio.WriteTransport, server.transport).abort()  # a cast, for uvloop's transports derive from nothing

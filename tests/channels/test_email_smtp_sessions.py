@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import uvloop
 
 from channels import smtp_connections
 from channels.base import (
@@ -192,3 +193,19 @@ class TestSessions:
         await provider.close()
         await asyncio.wait([sending])
         await server.until(lambda there: there.open == 0)
+
+
+def test_the_other_event_loop_does_as_well() -> None:
+    """uvloop's transports share no base class with asyncio's."""
+
+    async def accepted_and_doubtful() -> None:
+        async with Server.started() as server:
+            server.script = Mailserver({"dot": ["250 Ok", Act.DROP]})
+            provider = account(server)
+            await provider.send(mail())
+            with pytest.raises(InDoubt):
+                await provider.send(mail())
+            await server.until(lambda there: there.open == 0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(accepted_and_doubtful())
