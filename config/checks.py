@@ -30,8 +30,23 @@ STATIC: tuple[tuple[str, ...], ...] = (
 )
 
 
+HELP = """usage: bin/test [--faults] [--doubles] [--browser] [pytest arguments]
+
+Lint, types, import contracts, Django's checks and the whole test suite, on a PostgreSQL and a Valkey of their own.
+
+  --faults    the fault matrix instead: processes and servers that die, hang and lie
+  --doubles   the providers against independent test doubles (needs Node.js; PROVIDER_SPECS for Prism)
+  --browser   the pages in Chromium
+
+Anything else goes to pytest: `bin/test tests/deliveries -k retry -x`. DATABASE_URL and CHASKI_BROKER_URL, when set, are
+used instead of the embedded servers."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the checks; the result is the exit code of the first that fails."""
+    if {"--help", "-h"} & set(arguments):
+        print(HELP)
+        return 0
     with tempfile.TemporaryDirectory(prefix="chaski-test-") as folder:
         home = Path(folder)
         try:

@@ -57,9 +57,12 @@ def web(bind: str) -> Process:
     return Process("web", (*server, *size, *manners), grace_seconds=15, on_parent_death=Signals.SIGQUIT)
 
 
-def worker(number: int) -> Process:
-    """One delivery process; one per core is right. It finishes what is in flight before it ends."""
-    pool = ("--pool", "threads", "--concurrency", "32", "-Q", QUEUES)
+def worker(number: int, queues: str = QUEUES) -> Process:
+    """One delivery process; one per core is right. It finishes what is in flight before it ends.
+
+    ``queues`` are the queues it takes bells and tasks from, comma-separated.
+    """
+    pool = ("--pool", "threads", "--concurrency", "32", "-Q", queues)
     name = ("--hostname", f"worker{number}@%h")
     quiet = ("-E", "--loglevel", "WARNING", "--without-gossip", "--without-mingle")
     command = ("celery", "-q", "-A", "config", "worker", *pool, *name, *quiet)

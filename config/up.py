@@ -172,7 +172,7 @@ class Up:
             "docs": f"{base}/api/docs",
             "api": f"{base}/api/v1",
             "flower": f"http://127.0.0.1:{ports.flower}/",
-            "simulator": f"http://127.0.0.1:{ports.simulator}/",
+            "simulator": f"http://127.0.0.1:{ports.simulator}/ledger/summary",
         }
         sample = Sample(manage, base, Simulator(ports.simulator, ports.smtp), secrets)
         api = sample.prepare()

@@ -5,7 +5,6 @@ Called by the API, the admin and the commands. Each is one transaction; the door
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
@@ -39,15 +38,15 @@ DELETE FROM pending WHERE message_id = %(id)s AND lease_until IS NULL RETURNING 
 
 PUT_BACK = """
 INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
-    waiting_for, ordering_key, position, solitary, suspect, attempt_count, tries, crash_count, blind_count)
+    waiting_for, ordering_key, position, solitary, suspicion, attempt_count, tries, crash_count, blind_count)
 SELECT id, channel, lane, service_id, account_id, batch_id, chaski_now(), expires_at, false, '', ordering_key,
-    CASE WHEN ordering_key <> '' THEN nextval('pending_position') END, false, false, attempt_count, 0, 0, 0
+    CASE WHEN ordering_key <> '' THEN nextval('pending_position') END, false, 0, attempt_count, 0, 0, 0
 FROM message WHERE id = %(id)s
 """
 
 FREE = """
-UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspect = false
-WHERE message_id = %(id)s AND lease_until IS NULL RETURNING message_id
+UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0
+WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
 """
 
 
@@ -75,12 +74,17 @@ def _why_not_canceled(message: Message) -> str:
 
 def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
     """Send a failed, undelivered or expired message again, with a new deadline. Raises ``NotRedeliverable``."""
-    expires_at = datetime.now(UTC) + MEDIA[message.channel].expires_after
-    move = Move(
-        message.pk, (Status.QUEUED,), actor=actor, reason=reason or "redelivered", redelivery=1, expires_at=expires_at
-    )
     with transaction.atomic(), connection.cursor() as cursor:
-        # A queued message can go to queued by no rule of the table, so a second redeliver changes nothing.
+        cursor.execute("SELECT chaski_now()")
+        move = Move(
+            message.pk,
+            (Status.QUEUED,),
+            actor=actor,
+            reason=reason or "redelivered",
+            redelivery=1,
+            expires_at=cursor.fetchone()[0] + MEDIA[message.channel].expires_after,
+            only_from=(Status.FAILED, Status.UNDELIVERED, Status.EXPIRED),
+        )
         if not lifecycle.apply(cursor, [move]):
             message.refresh_from_db(fields=["status"])
             raise NotRedeliverable(
@@ -95,12 +99,13 @@ def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
     """Decide a message in doubt: ``sent``, ``failed`` or ``retry``. Raises ``NotInDoubt``."""
     path = {"sent": Status.SENT, "failed": Status.FAILED, "retry": Status.QUEUED}[verdict]
     with transaction.atomic(), connection.cursor() as cursor:
-        Message.objects.select_for_update().get(pk=message.pk)
-        message.refresh_from_db(fields=["status"])
-        if message.status != Status.IN_DOUBT:
+        words = f"resolved as {verdict}: {reason}"
+        move = Move(message.pk, (path,), actor=actor, reason=words, only_from=(Status.IN_DOUBT,))
+        if not lifecycle.apply(cursor, [move]):
+            message.refresh_from_db(fields=["status"])
             raise NotInDoubt(f"it is {message.status}, not in doubt")
         cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk})
-        lifecycle.apply(cursor, [Move(message.pk, (path,), actor=actor, reason=f"resolved as {verdict}: {reason}")])
+        release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key and verdict != "retry"})
         audit(actor, "resolve", str(message.pk), reason, {"verdict": verdict})
     if verdict == "retry":
         doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])

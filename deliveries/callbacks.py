@@ -6,7 +6,9 @@ by "not yet told", never by a cursor, and leave ``untold`` in the transaction th
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import structlog
@@ -19,6 +21,8 @@ from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
 PER_REQUEST = 50
+#: Of all events in one request: below the limit of a message's options, which carry them.
+BYTES = 48_000
 
 SERVICES = """
 WITH RECURSIVE s AS (
@@ -29,32 +33,49 @@ WITH RECURSIVE s AS (
 ) SELECT service_id FROM s
 """
 
-TAKE = """
-WITH taken AS (
-    DELETE FROM untold WHERE (message_id, sequence) IN (
-        SELECT message_id, sequence FROM untold WHERE service_id = %(service_id)s
-        ORDER BY message_id, sequence LIMIT %(rows)s FOR UPDATE SKIP LOCKED)
-    RETURNING message_id, sequence
-)
+WAITING = """
 SELECT e.message_id, e.sequence, e.status, e.at, e.reason, m.channel, m.reference, m.metadata, m.error_class, m.error_code
-FROM taken JOIN event e ON e.message_id = taken.message_id AND e.sequence = taken.sequence
-JOIN message m ON m.id = taken.message_id ORDER BY e.message_id, e.sequence
+FROM (SELECT message_id, sequence FROM untold WHERE service_id = %(service_id)s
+      ORDER BY message_id, sequence LIMIT %(rows)s FOR UPDATE SKIP LOCKED) u
+JOIN event e ON e.message_id = u.message_id AND e.sequence = u.sequence
+JOIN message m ON m.id = u.message_id ORDER BY e.message_id, e.sequence
 """
+TOLD = """
+DELETE FROM untold USING unnest(%(ids)s::uuid[], %(sequences)s::int[]) AS told(message_id, sequence)
+WHERE untold.message_id = told.message_id AND untold.sequence = told.sequence
+"""
+FORGET = "DELETE FROM untold WHERE service_id = %(service_id)s"
 
 
-def make(cursor: Cursor) -> int:
-    """Turn one request's worth of events per service into a message; how many events. In the caller's transaction."""
+def services(cursor: Cursor) -> list[int]:
+    """The services that have something to be told."""
     cursor.execute(SERVICES)
-    services = [row[0] for row in cursor.fetchall()]
-    return sum(_make_one(cursor, service_id) for service_id in services)
+    return [row[0] for row in cursor.fetchall()]
 
 
-def _make_one(cursor: Cursor, service_id: int) -> int:
-    endpoint = Endpoint.objects.select_related("service", "account").filter(service_id=service_id).first()
-    cursor.execute(TAKE, {"service_id": service_id, "rows": PER_REQUEST})
-    events = [_event(row) for row in cursor.fetchall()]
-    if not events or endpoint is None or not endpoint.active:
-        return len(events)
+def make(cursor: Cursor, service_id: int) -> int:
+    """Turn one request's worth of a service's events into a message; how many events. In the caller's transaction."""
+    endpoint = Endpoint.objects.select_related("service", "account").filter(service_id=service_id, active=True).first()
+    if endpoint is None:
+        cursor.execute(FORGET, {"service_id": service_id})
+        return 0
+    cursor.execute(WAITING, {"service_id": service_id, "rows": PER_REQUEST})
+    events = fitting([_event(row) for row in cursor.fetchall()])
+    if not events:
+        return 0
+    intake.insert(cursor, [_draft(endpoint, events)], origin=Origin.CALLBACK)
+    ids, sequences = zip(*((event["message_id"], event["sequence"]) for event in events), strict=True)
+    cursor.execute(TOLD, {"ids": list(ids), "sequences": list(sequences)})
+    return len(events)
+
+
+def fitting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many of the first events as one request may hold, at least one."""
+    sizes = accumulate(len(json.dumps(event)) for event in events)
+    return [event for number, (event, size) in enumerate(zip(events, sizes, strict=True)) if not number or size < BYTES]
+
+
+def _draft(endpoint: Endpoint, events: list[dict[str, Any]]) -> intake.Draft:
     first = events[0]
     message = {
         "channel": "webhook",
@@ -65,9 +86,7 @@ def _make_one(cursor: Cursor, service_id: int) -> int:
     }
     key = f"callback:{first['message_id']}:{first['sequence']}"
     # A callback is no message of a test service to the sandbox: it goes to the endpoint by the endpoint's own account.
-    checked = intake.draft(endpoint.service, message, key=key, account_id=endpoint.account_id)
-    intake.insert(cursor, [checked], origin=Origin.CALLBACK)
-    return len(events)
+    return intake.draft(endpoint.service, message, key=key, account_id=endpoint.account_id)
 
 
 def payload(events: list[dict[str, Any]]) -> dict[str, Any]:

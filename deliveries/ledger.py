@@ -207,11 +207,16 @@ CHECKS: tuple[tuple[int, str, str], ...] = (
 def check(since: datetime | None = None) -> Ledger:
     """Balance and check every message minted since ``since`` (aware UTC), or all of them."""
     with _snapshot() as cursor:
-        cursor.execute("SELECT coalesce(uuid7_floor(%s::timestamptz), '00000000-0000-0000-0000-000000000000')", [since])
-        parameters = _parameters(cursor.fetchone()[0])
-        cursor.execute(COUNTS, parameters)
-        accepted, final, handed_over, waiting, in_flight, in_doubt = cursor.fetchone()
-        violations = list(_violations(cursor, parameters))
+        return examine(cursor, since)
+
+
+def examine(cursor: Cursor, since: datetime | None = None) -> Ledger:
+    """The same in the caller's transaction, whose snapshot must be one for all statements if others write meanwhile."""
+    cursor.execute("SELECT coalesce(uuid7_floor(%s::timestamptz), '00000000-0000-0000-0000-000000000000')", [since])
+    parameters = _parameters(cursor.fetchone()[0])
+    cursor.execute(COUNTS, parameters)
+    accepted, final, handed_over, waiting, in_flight, in_doubt = cursor.fetchone()
+    violations = list(_violations(cursor, parameters))
     return Ledger(accepted, final, handed_over, waiting, in_flight, in_doubt, violations)
 
 

@@ -41,7 +41,8 @@ class Move:
     """A message going along ``path``, one event per step.
 
     ``opened_at`` is the time of a first step SENDING, ``at`` that of the others (None: now). ``in_doubt`` is added to
-    the message's count of doubts, ``attempt`` becomes its count of attempts. All times are aware UTC.
+    the message's count of doubts, ``attempt`` becomes its count of attempts. All times are aware UTC. ``only_from``
+    narrows what the table allows: some acts are for some states only.
     """
 
     id: UUID
@@ -58,6 +59,7 @@ class Move:
     in_doubt: int = 0
     redelivery: int = 0
     expires_at: datetime | None = None
+    only_from: tuple[Status, ...] = ()
 
     def __post_init__(self) -> None:
         for before, after in pairwise(self.path):
@@ -70,16 +72,17 @@ WITH move AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(moves)s::jsonb) AS m(
         id uuid, path text[], actor text, reason text, attempt smallint, opened_at timestamptz, at timestamptz,
         error_class text, error_code text, error_detail text, provider_message_id text, in_doubt smallint,
-        redelivery smallint, expires_at timestamptz)
+        redelivery smallint, expires_at timestamptz, only_from text[])
 ), locked AS MATERIALIZED (
     SELECT m.id, m.status, m.service_id, m.origin, m.event_sequence
-    FROM message m JOIN move ON move.id = m.id ORDER BY m.id FOR UPDATE OF m
+    FROM message m WHERE m.id = ANY(%(ids)s::uuid[]) ORDER BY m.id FOR UPDATE
 ), legal AS MATERIALIZED (
     SELECT move.*, locked.service_id, locked.origin, locked.event_sequence, move.path[cardinality(move.path)] AS last,
            coalesce(move.at, chaski_now()) AS moment
     FROM move JOIN locked ON locked.id = move.id
     JOIN unnest(%(froms)s::text[], %(tos)s::text[]) AS allowed(before, after)
       ON allowed.before = locked.status AND allowed.after = move.path[1]
+     AND (cardinality(move.only_from) = 0 OR locked.status = ANY(move.only_from))
 ), moved AS (
     UPDATE message m SET
         status = l.last,
@@ -98,14 +101,14 @@ WITH move AS MATERIALIZED (
                             ELSE m.delivered_at END,
         read_at = CASE WHEN 'read' = ANY(l.path) THEN coalesce(m.read_at, l.moment) ELSE m.read_at END,
         finished_at = CASE WHEN l.last = ANY(%(final)s) THEN l.moment END
-    FROM legal l WHERE m.id = l.id
+    FROM legal l WHERE m.id = l.id AND m.id = ANY(%(ids)s::uuid[])
 ), known AS (
     -- A receipt was quicker: the status stays, what the attempt found out is kept.
     UPDATE message m SET
         attempt_count = greatest(m.attempt_count, coalesce(move.attempt, 0)),
         in_doubt_count = m.in_doubt_count + move.in_doubt,
         provider_message_id = coalesce(nullif(m.provider_message_id, ''), move.provider_message_id, '')
-    FROM move WHERE m.id = move.id AND move.attempt IS NOT NULL
+    FROM move WHERE m.id = move.id AND m.id = ANY(%(ids)s::uuid[]) AND move.attempt IS NOT NULL
       AND NOT EXISTS (SELECT 1 FROM legal WHERE legal.id = move.id)
 ), told AS (
     INSERT INTO event (message_id, sequence, service_id, status, at, actor, attempt, reason)
@@ -145,5 +148,6 @@ def apply(cursor: Cursor, moves: Iterable[Move]) -> set[UUID]:
         return set()
     if len({move.id for move in rows}) != len(rows):
         raise IllegalPath("two moves of one message in one call")
-    cursor.execute(APPLY, {**_CONSTANT, "moves": as_json([asdict(move) for move in rows])})
+    ids = [move.id for move in rows]
+    cursor.execute(APPLY, {**_CONSTANT, "ids": ids, "moves": as_json([asdict(move) for move in rows])})
     return {row[0] for row in cursor.fetchall()}

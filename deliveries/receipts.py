@@ -17,7 +17,7 @@ from chaski.vocabulary import Status
 from deliveries import lifecycle
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
-from deliveries.sql import Cursor, as_json
+from deliveries.sql import Cursor, as_json, storable
 
 STORE = """
 INSERT INTO receipt (account_id, event_id, kind, message_id, provider_message_id, at, code, detail, effect)
@@ -34,15 +34,18 @@ SELECT r.id, r.kind, r.provider_message_id, coalesce(r.at, r.received_at), r.cod
        r.received_at < chaski_now() - interval '1 hour', m.id, m.status
 FROM (SELECT * FROM receipt WHERE applied_at IS NULL ORDER BY id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
 LEFT JOIN LATERAL (
-    SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND r.provider_message_id <> ''
+    SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND a.provider_message_id <> ''
         AND a.provider_message_id = r.provider_message_id AND a.account_id = r.account_id LIMIT 1) found ON true
-LEFT JOIN message m ON m.id = coalesce(r.message_id, found.message_id) AND m.account_id = r.account_id
+LEFT JOIN LATERAL (
+    SELECT id, status FROM message WHERE id = coalesce(r.message_id, found.message_id)
+        AND account_id = r.account_id LIMIT 1) m ON true
 ORDER BY r.id
 """
 
 MARK = """
 UPDATE receipt SET applied_at = chaski_now(), effect = r.effect, message_id = coalesce(receipt.message_id, r.message_id)
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id uuid) WHERE receipt.id = r.id
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id uuid)
+WHERE receipt.id = r.id AND receipt.id = ANY(%(ids)s::bigint[])
 """
 
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
@@ -52,7 +55,7 @@ SETTLED = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease
 LEARN = """
 UPDATE attempt a SET provider_message_id = r.provider_message_id
 FROM unnest(%(ids)s::uuid[], %(provider_ids)s::text[]) AS r(id, provider_message_id)
-WHERE a.message_id = r.id AND a.provider_message_id = '' AND a.number = (
+WHERE a.message_id = r.id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.provider_message_id = '' AND a.number = (
     SELECT max(number) FROM attempt WHERE message_id = r.id)
 """
 
@@ -82,9 +85,21 @@ class Waiting:
 
 def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:
     """Keep ``receipts``, each provider event once; how many were new."""
-    rows = [asdict(receipt) for receipt in receipts]
-    cursor.execute(STORE, {"account_id": account_id, "rows": as_json(rows)})
+    cursor.execute(STORE, {"account_id": account_id, "rows": as_json([_row(receipt) for receipt in receipts])})
     return len(cursor.fetchall())
+
+
+def _row(receipt: Receipt) -> dict[str, Any]:
+    row = {name: storable(value) if isinstance(value, str) else value for name, value in asdict(receipt).items()}
+    return {**row, "message_id": _uuid(receipt.message_id)}
+
+
+def _uuid(text: str) -> str:
+    """What the vendor echoes, where it is still an id; else nothing, and the vendor's own id must do."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return ""
 
 
 def apply(cursor: Cursor, rows: int = 500) -> int:
@@ -95,7 +110,7 @@ def apply(cursor: Cursor, rows: int = 500) -> int:
     marks = _fold(cursor, known)
     marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
     if marks:
-        cursor.execute(MARK, {"rows": as_json(marks)})
+        cursor.execute(MARK, {"ids": [mark["id"] for mark in marks], "rows": as_json(marks)})
     return len(marks)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
-import redis
 import structlog
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
 
 from chaski.vocabulary import Lane
 from deliveries import callbacks, heartbeat, receipts
@@ -25,6 +28,8 @@ from deliveries.models.messages import LANES
 from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
+#: The same complaint of the same job is heard so often at most.
+COMPLAIN_SECONDS = 10.0
 
 #: Channels and lanes with something due that nobody has taken for half a second: direct bells come first. The count is
 #: capped, it is for people.
@@ -65,6 +70,7 @@ class Relay:
     _publisher: Publisher = field(default_factory=Publisher)
     _swept_at: float = float("-inf")
     _beat_at: float = float("-inf")
+    _complained: dict[tuple[str, str], float] = field(default_factory=dict)
     _name: str = field(default_factory=lambda: heartbeat.process_name("relay"))
 
     def run(self) -> None:
@@ -73,6 +79,12 @@ class Relay:
             started = time.monotonic()
             self.tick()
             self.stopping.wait(max(0.0, timings().relay_tick_seconds - (time.monotonic() - started)))
+        self.close()
+
+    def close(self) -> None:
+        """Give back both connections."""
+        self._connection.close()
+        self._publisher.close()
 
     def tick(self) -> None:
         """One round. What fails is logged and left to the next one: the rows stay as they are."""
@@ -83,15 +95,15 @@ class Relay:
             self._job("expire", sweep.expire)
             self._job("unblock", sweep.unblock)
         self._job("receipts", receipts.apply)
-        self._job("callbacks", callbacks.make)
         self._ring()
+        self._make_callbacks()
         if now - self._beat_at >= heartbeat.INTERVAL_SECONDS:
             self._beat_at = now
             heartbeat.beat(self._connection, self._name, "relay")
 
     def _job(self, name: str, job: Callable[[Cursor], int]) -> None:
         """Run ``job`` in a transaction of its own, again while there is more, for at most ten rounds."""
-        try:
+        with self._kept_apart(name):
             for _ in range(10):
                 with self._connection.transaction() as cursor:
                     done = job(cursor)
@@ -99,18 +111,33 @@ class Relay:
                     log.info("relay_did", job=name, rows=done)
                 if done < 100:
                     return
-        except psycopg.Error as error:
-            log.warning("relay_job_failed", job=name, error=type(error).__name__, reason=str(error)[:200])
 
     def _ring(self) -> None:
-        try:
+        with self._kept_apart("ring"):
             for bell in self.due():
                 if ring_bare(self._publisher, bell):
                     log.info("relay_rang", channel=bell.channel, lane=str(bell.lane), backlog=bell.backlog)
-        except psycopg.Error as error:
-            log.warning("relay_job_failed", job="ring", error=type(error).__name__, reason=str(error)[:200])
-        except (*BROKER_ERRORS, redis.RedisError) as error:
-            log.warning("relay_cannot_ring", error=type(error).__name__)
+
+    def _make_callbacks(self) -> None:
+        with self._kept_apart("callbacks"):
+            with self._connection.transaction() as cursor:
+                services = callbacks.services(cursor)
+            for service_id in services:
+                self._job("callbacks", partial(callbacks.make, service_id=service_id))
+
+    @contextmanager
+    def _kept_apart(self, name: str) -> Iterator[None]:
+        """What one job cannot do must keep no other from its work, and must not fill the disk with its complaints."""
+        try:
+            yield
+        except Exception as error:  # the boundary of a process that nobody starts by hand again
+            close_old_connections()
+            kind = type(error).__name__
+            if time.monotonic() - self._complained.get((name, kind), float("-inf")) < COMPLAIN_SECONDS:
+                return
+            self._complained[name, kind] = time.monotonic()
+            expected = isinstance(error, (psycopg.Error, DatabaseError, *BROKER_ERRORS))
+            log.warning("relay_job_failed", job=name, error=kind, reason=str(error)[:200], exc_info=not expected)
 
     def due(self) -> list[Bell]:
         """A bare bell for every channel and lane with something due that nobody takes."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from channels.base import Accepted, NotAllowedNow, RecipientRefused, Scope, SendError, Throttled, Transient
 from chaski.vocabulary import ErrorClass, Status, WaitingFor
+from deliveries.sql import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Policy:
     factor: float = 2.0
     cap_seconds: float = 3600.0
     jitter: float = 0.2
-    max_tries: int = 30
+    max_tries: int = 100  # once an hour for three days: on every channel the deadline comes first
     blind_retries: int = 1
     idempotent: bool = False
     hold_in_doubt: bool = False
@@ -50,15 +51,15 @@ class Outcome:
     @classmethod
     def of_answer(cls, answer: Accepted) -> Outcome:
         """The outcome of an accepted attempt."""
-        return cls(detail=answer.detail[:500], provider_message_id=answer.provider_message_id)
+        return cls(detail=storable(answer.detail[:500]), provider_message_id=storable(answer.provider_message_id[:500]))
 
     @classmethod
     def of_error(cls, error: SendError) -> Outcome:
         """The outcome of an attempt that raised."""
         return cls(
             error_class=error.error_class,
-            code=error.code,
-            detail=error.detail,
+            code=storable(error.code),
+            detail=storable(error.detail),
             retry_after=error.retry_after if isinstance(error, (Throttled, Transient)) else None,
             until=error.until if isinstance(error, NotAllowedNow) else None,
             suppress=isinstance(error, RecipientRefused) and error.suppress,
@@ -77,7 +78,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens next. ``path`` follows SENDING; a message that stays pending has ``due_at``, or is ``held``."""
+    """What happens next. ``path`` follows SENDING; a message that stays pending has ``due_at``, or is ``held``.
+
+    ``tries`` and ``blind`` are the counts from now on, not what is added.
+    """
 
     path: tuple[Status, ...]
     due_at: datetime | None = None
@@ -119,7 +123,14 @@ def decide(
         return Decision((Status.FAILED,))
     if word is ErrorClass.MISCONFIGURED:
         # The account stops, the message keeps its tries and waits for somebody to mend the account.
-        return Decision((Status.QUEUED,), due_at=now, waiting_for=WaitingFor.OPERATOR, stop_account=True)
+        return Decision(
+            (Status.QUEUED,),
+            due_at=now,
+            waiting_for=WaitingFor.OPERATOR,
+            stop_account=True,
+            tries=history.tries,
+            blind=history.blind_count,
+        )
     if word is ErrorClass.IN_DOUBT:
         return _in_doubt(history, policy, now, spread)
     if word is ErrorClass.NOT_ALLOWED_NOW and outcome.until is None:
@@ -148,7 +159,14 @@ def _again(
     if due_at >= history.expires_at:
         return Decision((Status.FAILED,), in_doubt=doubt, reason="its deadline comes before the next try")
     waiting_for = WaitingFor.RATE_LIMIT if free else WaitingFor.RETRY
-    return Decision((Status.QUEUED,), due_at=due_at, waiting_for=waiting_for, tries=tries, in_doubt=doubt)
+    return Decision(
+        (Status.QUEUED,),
+        due_at=due_at,
+        waiting_for=waiting_for,
+        tries=tries,
+        blind=history.blind_count,
+        in_doubt=doubt,
+    )
 
 
 def _in_doubt(history: History, policy: Policy, now: datetime, spread: Callable[[float, float], float]) -> Decision:

@@ -22,6 +22,11 @@ class Cursor(Protocol):
     def fetchall(self) -> list[Any]: ...
 
 
+def storable(text: str) -> str:
+    """A stranger's ``text`` as PostgreSQL can keep it: without NUL, half characters replaced."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()

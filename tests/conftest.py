@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+import config.celery  # noqa: F401 - our Celery application is the current one, as in every process
 from deliveries.models import Account
 from tests.factories import Caller, make_account, make_caller
 

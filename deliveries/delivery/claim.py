@@ -19,7 +19,7 @@ from deliveries.sql import Cursor
 
 ELIGIBLE = """
     p.channel = %(channel)s AND NOT p.blocked AND p.due_at <= chaski_now() AND p.lease_until IS NULL
-    AND p.suspect = %(solitary)s AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
+    AND (p.suspicion >= 2) = %(solitary)s AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
     AND (p.batch_id IS NULL OR p.batch_id <> ALL(%(batches)s::uuid[]))
 """
 
@@ -43,17 +43,19 @@ turn AS MATERIALIZED (
 ), more AS MATERIALIZED (
     SELECT x.message_id FROM (SELECT * FROM turn ORDER BY lane, r) t CROSS JOIN LATERAL (
         SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id AND {ELIGIBLE}
-            AND NOT EXISTS (SELECT 1 FROM fair WHERE fair.message_id = p.message_id)
+            AND p.message_id NOT IN (SELECT message_id FROM fair)
         ORDER BY p.due_at LIMIT %(n)s FOR UPDATE SKIP LOCKED) x
     LIMIT greatest(0, %(n)s - (SELECT count(*) FROM fair))
 ), picked AS MATERIALIZED (SELECT message_id FROM fair UNION ALL SELECT message_id FROM more)"""
 
+#: ANY(ARRAY(...)), NOT IN and LIMIT keep every step a look-up per row: where the planner may join, it reads the whole
+#: queue or a whole month as soon as its estimate is wrong.
 #: The lease changes only columns that no index mentions, so the row stays in place; the attempt is written ahead.
 LEASE = """
 , leased AS (
     UPDATE pending p SET lease_until = chaski_now() + make_interval(secs => %(lease)s), lease_token = %(token)s,
         attempt_count = p.attempt_count + 1, solitary = %(solitary)s
-    FROM picked WHERE p.message_id = picked.message_id RETURNING p.*
+    WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM picked)) RETURNING p.*
 ), opened AS (
     INSERT INTO attempt (message_id, number, token, account_id, worker, task_id, opened_at, outcome, code, detail,
         provider_message_id)
@@ -61,9 +63,9 @@ LEASE = """
     FROM leased
 )
 SELECT l.message_id, l.attempt_count, l.service_id, l.account_id, l.tries, l.blind_count, l.crash_count, l.expires_at,
-       l.suspect, l.ordering_key, chaski_now(), m.recipient, m.content, m.options, m.metadata, m.reference, m.origin,
+       l.solitary, l.ordering_key, chaski_now(), m.recipient, m.content, m.options, m.metadata, m.reference, m.origin,
        m.created_at
-FROM leased l JOIN message m ON m.id = l.message_id
+FROM leased l CROSS JOIN LATERAL (SELECT * FROM message WHERE id = l.message_id LIMIT 1) m
 """
 
 CLAIM_IDS = f"WITH {BY_ID}{LEASE}"
@@ -89,10 +91,12 @@ WITH mine AS MATERIALIZED (
         SELECT 1 FROM suppression s WHERE s.channel = p.channel AND s.recipient = m.recipient
             AND (s.service_id IS NULL OR s.service_id = p.service_id)) AS suppressed
     FROM pending p JOIN message m ON m.id = p.message_id
-    WHERE p.message_id = ANY(%(ids)s::uuid[]) AND p.lease_token = %(token)s AND p.lease_until > chaski_now()
+    WHERE p.message_id = ANY(%(ids)s::uuid[]) AND m.id = ANY(%(ids)s::uuid[])
+        AND p.lease_token = %(token)s AND p.lease_until > chaski_now()
 ), begun AS (
     UPDATE attempt a SET begun_at = chaski_now() FROM mine
-    WHERE a.message_id = mine.message_id AND a.token = %(token)s AND NOT mine.expired AND NOT mine.suppressed
+    WHERE a.message_id = mine.message_id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.token = %(token)s
+        AND NOT mine.expired AND NOT mine.suppressed
 )
 SELECT message_id, expired, suppressed FROM mine
 """
@@ -111,7 +115,7 @@ class Claimed:
     blind_count: int
     crash_count: int
     expires_at: datetime
-    suspect: bool
+    solitary: bool
     ordering_key: str
     opened_at: datetime
     recipient: str

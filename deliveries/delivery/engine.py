@@ -26,7 +26,7 @@ from deliveries.delivery.hands import Hand, Tally
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.sending import send
 from deliveries.delivery.settle import Settlement
-from deliveries.delivery.window import Window
+from deliveries.delivery.window import Suspects, Window
 from deliveries.doorbell import doorbell
 from deliveries.retry import Decision, History, Outcome, decide
 from deliveries.sql import Cursor
@@ -54,7 +54,7 @@ class Engine:
         self._windows: dict[str, Window] = {}
         self._hands: list[Hand] = []
         self._lock = threading.Lock()
-        self._solitary = threading.Lock()
+        self._suspects = Suspects()
         self._resting: dict[int, float] = {}
         self._pauses: tuple[float, pausing.Pauses] | None = None
         self._accounts: Accounts | None = None
@@ -126,7 +126,7 @@ class Engine:
             more, ids = taken or bool(ids), ()
             if taken == room:
                 doorbell.ring(hand.channel, hand.lane)  # others may help
-            if more or self._claim_suspect(hand, window) or hand.pause(left):
+            if self._claim_suspect(hand, window) or more or hand.pause(left):
                 continue
             if not hand.tally.in_flight:
                 break
@@ -148,9 +148,13 @@ class Engine:
                 claimed = self._claimer.claim(cursor, self._request(cursor, hand, room, ids, solitary=solitary))
         except BaseException:
             window.give(room)
+            if solitary:
+                self._suspects.give()
             raise
         self.claimed_at = time.time()
         window.give(room - len(claimed))
+        if solitary and not claimed:
+            self._suspects.none(hand.channel)
         if claimed:
             hand.tally.claimed += len(claimed)
             with hand.changed:
@@ -179,17 +183,13 @@ class Engine:
         )
 
     def _claim_suspect(self, hand: Hand, window: Window) -> bool:
-        """One message that was in flight when a worker vanished; never two of them at once in one process."""
-        if not self._solitary.acquire(blocking=False):
+        """One message that was in flight when two workers vanished; never two such at once in one process."""
+        if not self._suspects.take(hand.channel):
             return False
-        taken = 0
-        try:
-            if window.take(1):
-                taken = self._claim(hand, window, 1, (), solitary=True)
-        finally:
-            if not taken:
-                self._solitary.release()
-        return bool(taken)
+        if not window.take(1):
+            self._suspects.give()
+            return False
+        return self._claim(hand, window, 1, (), solitary=True) > 0
 
     def _launch(self, hand: Hand, window: Window, claimed: list[Claimed], started: float) -> None:
         crash_point("after_claim")
@@ -257,8 +257,8 @@ class Engine:
 
     def _done(self, hand: Hand, window: Window, message: Claimed, status: Status) -> None:
         window.give(1)
-        if message.suspect:
-            self._solitary.release()
+        if message.solitary:
+            self._suspects.give()
         hand.finish(status)
 
 

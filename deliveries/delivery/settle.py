@@ -20,7 +20,7 @@ from deliveries.sql import Cursor, as_json
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One leased message and what was decided. ``begun`` False: its call was never made, the attempt says so."""
+    """One leased message and what was decided. ``suspicion``: workers in a row that vanished while its call was under way."""
 
     id: UUID
     number: int
@@ -31,24 +31,28 @@ class Settlement:
     decision: Decision
     at: datetime | None = None
     crash: int = 0
-    suspect: bool = False
+    suspicion: int = 0
 
 
+#: In all of these the ids come twice, as rows and as an array: the array makes each table a look-up per id, where the
+#: join alone lets the planner read a whole month that it believes to be empty.
 SETTLE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, finished bool, due_at timestamptz,
-        held bool, waiting_for text, tries smallint, blind smallint, crash smallint, suspect bool)
+        held bool, waiting_for text, tries smallint, blind smallint, crash smallint, suspicion smallint)
 ), mine AS MATERIALIZED (
     SELECT p.message_id FROM pending p JOIN r ON r.id = p.message_id AND r.token = p.lease_token
-    ORDER BY p.message_id FOR UPDATE OF p
+    WHERE p.message_id = ANY(%(ids)s::uuid[]) ORDER BY p.message_id FOR UPDATE OF p
 ), gone AS (
     DELETE FROM pending p USING r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND r.finished
+        AND p.message_id = ANY(%(ids)s::uuid[])
     RETURNING p.message_id, p.service_id, p.ordering_key
 ), kept AS (
     UPDATE pending p SET lease_until = NULL, lease_token = NULL, solitary = false, due_at = coalesce(r.due_at, p.due_at),
         blocked = r.held, waiting_for = r.waiting_for, tries = r.tries, blind_count = r.blind,
-        crash_count = p.crash_count + r.crash, suspect = r.suspect
+        crash_count = p.crash_count + r.crash, suspicion = r.suspicion
     FROM r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND NOT r.finished
+        AND p.message_id = ANY(%(ids)s::uuid[])
     RETURNING p.message_id
 )
 SELECT message_id, service_id, ordering_key FROM gone UNION ALL SELECT message_id, NULL, '' FROM kept
@@ -62,13 +66,14 @@ WITH r AS MATERIALIZED (
     UPDATE attempt a SET finished_at = coalesce(r.at, chaski_now()), outcome = r.outcome, code = r.code,
         detail = r.detail, provider_message_id = r.provider_message_id
     FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token AND a.finished_at IS NULL
+        AND a.message_id = ANY(%(ids)s::uuid[])
     RETURNING a.message_id
 )
 UPDATE attempt a SET late = jsonb_build_object('at', coalesce(r.at, chaski_now()), 'outcome', r.outcome, 'code', r.code,
         'detail', r.detail, 'provider_message_id', r.provider_message_id),
     provider_message_id = CASE WHEN a.provider_message_id = '' THEN r.provider_message_id ELSE a.provider_message_id END
 FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
-    AND a.finished_at IS NOT NULL AND a.late IS NULL AND %(by_its_worker)s
+    AND a.message_id = ANY(%(ids)s::uuid[]) AND a.finished_at IS NOT NULL AND a.late IS NULL AND %(by_its_worker)s
 """
 
 #: The head of a key is gone: the next in order may go. The sweep does the same for all keys.
@@ -103,10 +108,12 @@ FROM unnest(%(ids)s::int[], %(reasons)s::text[]) AS r(id, reason) WHERE a.id = r
 def settle(cursor: Cursor, settlements: Sequence[Settlement], *, by_its_worker: bool = True) -> set[UUID]:
     """Write ``settlements``; the ids of those whose lease was still ours. Runs in the caller's transaction."""
     rows = sorted(settlements, key=lambda settlement: settlement.id)
-    cursor.execute(SETTLE, {"rows": as_json([_pending_row(row) for row in rows])})
+    ids = [row.id for row in rows]
+    cursor.execute(SETTLE, {"ids": ids, "rows": as_json([_pending_row(row) for row in rows])})
     answered = cursor.fetchall()
     mine = {row[0] for row in answered}
-    cursor.execute(CLOSE, {"rows": as_json([_attempt_row(row) for row in rows]), "by_its_worker": by_its_worker})
+    attempts = as_json([_attempt_row(row) for row in rows])
+    cursor.execute(CLOSE, {"ids": ids, "rows": attempts, "by_its_worker": by_its_worker})
     moved = lifecycle.apply(cursor, [_move(row) for row in rows if row.id in mine])
     _withdraw(cursor, [row.id for row in rows if row.id in mine - moved and not row.decision.finished])
     release(cursor, {(service_id, key) for _, service_id, key in answered if key})
@@ -134,7 +141,7 @@ def _pending_row(row: Settlement) -> dict[str, object]:
         "tries": decision.tries,
         "blind": decision.blind,
         "crash": row.crash,
-        "suspect": row.suspect,
+        "suspicion": row.suspicion,
     }
 
 

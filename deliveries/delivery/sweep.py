@@ -24,7 +24,7 @@ from deliveries.sql import Cursor
 #: Found by the open attempts, which are few: the lease columns are in no index on purpose.
 ENDED = """
 SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
-       p.solitary, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now()
+       p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now()
 FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
 LEFT JOIN account acc ON acc.id = p.account_id
 WHERE a.finished_at IS NULL AND p.lease_until < chaski_now()
@@ -70,6 +70,7 @@ class EndedLease:
     blind_count: int
     crash_count: int
     solitary: bool
+    suspicion: int
     expires_at: datetime
     policy: str
     now: datetime
@@ -88,7 +89,7 @@ def judge(lease: EndedLease) -> Settlement:
     """What a vanished worker means for one message: due again if its call had not begun, else by its account's policy."""
     if lease.begun_at is None:
         outcome = Outcome(ErrorClass.NOT_SENT, "worker_vanished", "the worker vanished before the call began")
-        return _settlement(lease, outcome, _due_now(lease, (Status.QUEUED,)))
+        return _settlement(lease, outcome, _due_now(lease, (Status.QUEUED,)), suspicion=lease.suspicion)
     crashes = lease.crash_count + (1 if lease.solitary else 0)
     if crashes >= limits().crashes:
         outcome = Outcome(ErrorClass.POISON, "poison", f"its worker vanished {crashes} times while sending it alone")
@@ -105,7 +106,7 @@ def judge(lease: EndedLease) -> Settlement:
         )
         return _settlement(lease, outcome, held)
     again = _due_now(lease, (Status.IN_DOUBT, Status.QUEUED), in_doubt=1)
-    return _settlement(lease, outcome, again, crash=crashes - lease.crash_count, suspect=True)
+    return _settlement(lease, outcome, again, crash=crashes - lease.crash_count, suspicion=lease.suspicion + 1)
 
 
 def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> Decision:
@@ -120,7 +121,7 @@ def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> 
 
 
 def _settlement(
-    lease: EndedLease, outcome: Outcome, decision: Decision, *, crash: int = 0, suspect: bool = False
+    lease: EndedLease, outcome: Outcome, decision: Decision, *, crash: int = 0, suspicion: int = 0
 ) -> Settlement:
     return Settlement(
         id=lease.id,
@@ -131,7 +132,7 @@ def _settlement(
         outcome=outcome,
         decision=decision,
         crash=crash,
-        suspect=suspect,
+        suspicion=suspicion,
     )
 
 

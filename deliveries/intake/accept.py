@@ -62,11 +62,11 @@ WITH input AS MATERIALIZED (
     FROM fresh
 ), queued AS (
     INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
-        waiting_for, ordering_key, position, solitary, suspect, attempt_count, tries, crash_count, blind_count)
+        waiting_for, ordering_key, position, solitary, suspicion, attempt_count, tries, crash_count, blind_count)
     SELECT f.id, f.channel, f.lane, f.service_id, f.account_id, f.batch_id, coalesce(f.send_at, chaski_now()), f.expires_at,
         behind.someone, CASE WHEN behind.someone THEN 'predecessor' WHEN f.send_at IS NOT NULL THEN 'schedule' ELSE '' END,
         f.ordering_key, CASE WHEN f.ordering_key <> '' THEN nextval('pending_position') END,
-        false, false, 0, 0, 0, 0
+        false, 0, 0, 0, 0, 0
     FROM (SELECT *, row_number() OVER (PARTITION BY service_id, ordering_key ORDER BY n) AS turn FROM fresh ORDER BY n) f
     CROSS JOIN LATERAL (SELECT f.ordering_key <> '' AND (f.turn > 1 OR EXISTS (
         SELECT 1 FROM pending p WHERE p.service_id = f.service_id AND p.ordering_key = f.ordering_key

@@ -144,8 +144,12 @@ class Pending(models.Model):
     position = models.BigIntegerField(null=True)
     lease_until = models.DateTimeField(null=True)
     lease_token = models.UUIDField(null=True)
-    solitary = models.BooleanField(default=False, help_text="The lease is the only suspect's of its process.")
-    suspect = models.BooleanField(default=False, help_text="Was in flight when a worker vanished.")
+    solitary = models.BooleanField(
+        default=False, help_text="Its lease is the only one of a twofold suspect in its process."
+    )
+    suspicion = models.SmallIntegerField(
+        default=0, help_text="Workers that vanished with it in flight; from the second on it is sent alone."
+    )
     attempt_count = models.SmallIntegerField(default=0, help_text="Attempts opened, whatever became of them.")
     tries = models.SmallIntegerField(default=0, help_text="Attempts that count against the retry policy.")
     crash_count = models.SmallIntegerField(default=0)

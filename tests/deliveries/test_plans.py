@@ -1,0 +1,97 @@
+"""The statements of the hot path read what they need and nothing else, whatever the planner believes.
+
+Each is planned as the engine's sessions do (no sequential scans), with its parameters unknown, as after the fifth
+execution of a prepared statement. A scan must be a look-up by its index, or end at a LIMIT.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from deliveries import lifecycle, receipts, relay
+from deliveries.delivery import claim, settle, sweep
+from tests.deliveries.backlog import fill
+from tests.factories import Caller, make_account
+
+pytestmark = pytest.mark.django_db
+
+STATEMENTS = {
+    "claim by turn": claim.CLAIM_DUE,
+    "claim by id": claim.CLAIM_IDS,
+    "turns": claim.TURNS,
+    "begin": claim.BEGIN,
+    "settle": settle.SETTLE,
+    "close": settle.CLOSE,
+    "release": settle.RELEASE,
+    "apply": lifecycle.APPLY,
+    "ended leases": sweep.ENDED,
+    "expire": sweep.EXPIRE,
+    "unblock": sweep.UNBLOCK,
+    "due": relay.DUE,
+    "receipts": receipts.WAITING,
+    "mark receipts": receipts.MARK,
+}
+LARGE = re.compile(r"(pending|receipt|(message|attempt|event)(_y\d+m\d+)?)\Z")
+
+
+@pytest.fixture
+def _backlog(shop: Caller) -> None:
+    make_account("sms")
+    fill(shop.service.pk, 20_000)
+
+
+@pytest.mark.usefixtures("_backlog")
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_reads_more_than_it_needs(name: str) -> None:
+    plan = generic_plan(STATEMENTS[name])
+    reading = [_told(node) for node, parents in nodes(plan) if _reads_through(node, parents)]
+    assert not reading, f"{name} reads through {reading}"
+
+
+@pytest.mark.usefixtures("_backlog")
+def test_the_check_finds_a_statement_that_reads_through_a_table() -> None:
+    plan = generic_plan("SELECT count(*) FROM pending WHERE lease_until < chaski_now()")
+    assert any(_reads_through(node, parents) for node, parents in nodes(plan))
+
+
+def generic_plan(sql: str) -> dict[str, Any]:
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("EXPLAIN (GENERIC_PLAN, FORMAT JSON) " + re.sub(r"%\((\w+)\)s", number, sql))
+        found = cursor.fetchone()[0]
+    plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    yield plan, parents
+    for child in plan.get("Plans", ()):
+        yield from nodes(child, (*parents, plan["Node Type"]))
+
+
+def _reads_through(node: dict[str, Any], parents: tuple[str, ...]) -> bool:
+    if not LARGE.match(node.get("Relation Name", "")) or "Scan" not in node["Node Type"]:
+        return False
+    if node["Node Type"] == "Seq Scan":
+        return True
+    ordered_to_a_limit = "Limit" in parents[-3:] and "Sort" not in parents[-3:]
+    if "attempt" in node["Relation Name"] and node.get("Index Name", "").endswith("_message_id_idx"):
+        return False  # the partial index of open attempts, which are few
+    return "Index Cond" not in node and not ordered_to_a_limit and node["Node Type"] != "Bitmap Heap Scan"
+
+
+def _told(node: dict[str, Any]) -> str:
+    return f"{node['Relation Name']} by {node.get('Index Name', node['Node Type'])}"
