@@ -78,8 +78,8 @@ def _simulator() -> str:
 _SIMULATOR = """
     # The provider simulator
 
-    `manage.py simulator [--port P] [--smtp-port P] [--ledger FILE] [--seed S --fault-rate SHARE] [--hang SECONDS]` plays
-    the vendors on this machine. `./bin/up` starts it. Point accounts at it:
+    `manage.py simulator` plays the vendors on this machine; `./bin/up` starts it. Its ports are 8900 for HTTP and 8925 for
+    SMTP unless `--port` and `--smtp-port` say otherwise. Point accounts at it:
 
     | provider | options |
     | --- | --- |
@@ -99,14 +99,14 @@ _SIMULATOR = """
 
     ## Faults by seed
 
-    With `--fault-rate 0.1 --seed demo` a tenth of the attempts to ordinary recipients meets one of the faults that a retry
-    mends. The same seed, message and attempt always meet the same one.
+    With `manage.py simulator --fault-rate 0.1 --seed demo` a tenth of the attempts to ordinary recipients meets one of the
+    faults that a retry mends. The same seed, message and attempt always meet the same one.
 
     ## The ledger
 
-    Every acceptance is a JSON line in the ledger file, on disk (fsync) before the sender is told: `time` (UTC), `provider`,
-    `account`, `recipient`, `message_id` (where the wire carries it: not on Telegram's), `provider_message_id`,
-    `body_sha256`. `GET /ledger/summary` gives counts since the start.
+    Every acceptance is a JSON line in the file that `--ledger` names, on disk (fsync) before the sender is told: `time` (UTC),
+    `provider`, `account`, `recipient`, `message_id` (where the wire carries it: not on Telegram's), `provider_message_id`
+    and `body_sha256`. Counts since the start are at http://127.0.0.1:8900/ledger/summary.
     """
 
 
