@@ -1,6 +1,6 @@
 """What a provider is: the contract between the delivery engine and one vendor's wire.
 
-Called by the delivery engine (``send``), by the receipts endpoint (``verify``, ``parse``, ``handshake``) and by intake
+Called by the delivery engine (``send``), by the receipts endpoint (``verify``, ``parse``) and by intake
 (``normalise``, ``refuse``). A provider turns an ``Outbound`` into bytes and a vendor's answer into ``Accepted`` or a
 ``SendError``; it sees no database and no queue.
 

@@ -148,7 +148,8 @@ def unsuppress(channel: str, recipient: str, *, service_id: int | None, actor: s
     with transaction.atomic():
         found = Suppression.objects.filter(channel=channel, recipient=recipient, service=_service(service_id))
         count, _ = found.delete()
-        audit(actor, "unsuppress", f"{channel}:suppression", reason)
+        if count:
+            audit(actor, "unsuppress", f"{channel}:suppression", reason)
     return bool(count)
 
 

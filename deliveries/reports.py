@@ -11,7 +11,7 @@ GROUPS = {
     "channel": "m.channel",
     "provider": "m.provider",
     "status": "m.status",
-    "lane": "m.lane::text",
+    "lane": "(ARRAY['urgent', 'normal', 'bulk'])[m.lane + 1]",
     "hour": "to_char(date_trunc('hour', m.created_at), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
 }
 

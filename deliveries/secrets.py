@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import zlib
 from collections.abc import Mapping
@@ -15,6 +16,10 @@ from dataclasses import dataclass
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
+
+_KEY = re.compile(
+    r"(?P<body>ck_(?:live|test)_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64}))_(?P<checksum>[0-9a-f]{8})\Z"
+)
 
 
 class Unsealable(ValueError):
@@ -64,10 +69,10 @@ def mint_key(*, kind: str) -> MintedKey:
 
 def split_key(text: str) -> tuple[str, bytes] | None:
     """(key id, SHA-256 of the secret) of a well-formed key; None for anything else."""
-    parts = text.split("_")
-    if len(parts) != 5 or parts[0] != "ck" or _checksum(text.rpartition("_")[0]) != parts[4]:
+    found = _KEY.match(text)
+    if found is None or _checksum(found["body"]) != found["checksum"]:
         return None
-    return parts[2], digest(parts[3])
+    return found["id"], digest(found["secret"])
 
 
 def digest(secret: str) -> bytes:

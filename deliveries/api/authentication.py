@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
 
@@ -73,7 +73,8 @@ class _Keys:
             return
         self._used[key_id] = now
         moment = datetime.now(UTC)
-        stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=moment)
+        # Other processes keep a minute of their own.
+        stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=moment - timedelta(seconds=USED_EVERY_SECONDS))
         ApiKey.objects.filter(stale, key_id=key_id).update(last_used_at=moment)
 
 
@@ -83,18 +84,15 @@ _keys = _Keys()
 class ApiKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer ck_...`. An unknown id and a wrong secret look and cost the same."""
 
-    def authenticate(self, request: Request) -> tuple[Any, None] | None:
-        header = request.headers.get("Authorization", "")
-        if not header:
-            return None
-        scheme, _, text = header.partition(" ")
+    def authenticate(self, request: Request) -> tuple[Any, None]:
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         parts = split_key(text.strip()) if scheme.lower() == "bearer" else None
         if parts is None:
             raise AuthenticationFailed("Send `Authorization: Bearer ck_...` with a whole API key.")
         key_id, secret_sha256 = parts
         known = _keys.find(key_id)
         if not hmac.compare_digest(known.secret_sha256, secret_sha256) or known.service is None:
-            raise AuthenticationFailed("This API key is not known, or was revoked.")
+            raise AuthenticationFailed("This API key is not known, or was revoked. Ask an operator for another one.")
         if known.expires_at is not None and known.expires_at <= datetime.now(UTC):
             raise AuthenticationFailed("This API key has expired; ask an operator for a new one.")
         _keys.used(key_id)

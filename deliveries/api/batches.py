@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,7 +18,8 @@ from uuid_utils.compat import uuid7 as mint
 
 from deliveries import intake
 from deliveries.api import serializers as shapes
-from deliveries.api.messages import refuse_large, service_of
+from deliveries.api.bodies import JSON, LINES, content_type_of, json_of, lines
+from deliveries.api.messages import service_of
 from deliveries.api.parsing import StrictJSONParser, strict
 from deliveries.api.problems import Problem
 from deliveries.conf import limits
@@ -28,15 +29,14 @@ from deliveries.models.messages import Origin
 
 CHUNK = 500
 REJECTED_SHOWN = 10_000
+_MEMBERS = ("id", "messages")
+_ID = OpenApiParameter("id", UUID, description="For application/x-ndjson: the batch to add to, a UUIDv7.")
 
 
-class NdjsonParser(BaseParser):
-    """Leaves the stream alone: the view reads it line by line."""
+class Lines(BaseParser):
+    """Names the media type for OpenAPI; the view reads the body itself, line by line."""
 
-    media_type = "application/x-ndjson"
-
-    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
-        return stream
+    media_type = LINES
 
 
 class Intake:
@@ -66,104 +66,106 @@ class Intake:
             self.rejected.append({"index": index, "errors": errors})
 
     def flush(self) -> None:
-        """Commit what is checked."""
+        """Commit what is checked, and its counts with it."""
         chunk, self._chunk = self._chunk, []
-        answers = intake.accept(
-            [item for _, item in chunk], origin=Origin.BATCH, batch_id=self.batch.pk, request_id=self.request_id
+        with transaction.atomic():
+            answers = intake.accept(
+                [item for _, item in chunk], origin=Origin.BATCH, batch_id=self.batch.pk, request_id=self.request_id
+            )
+            fresh = sum(answer.fresh for answer in answers)
+            refused = [(index, a.conflict) for (index, _), a in zip(chunk, answers, strict=True) if a.conflict]
+            self._count(fresh, len(chunk) - fresh - len(refused))
+        for index, conflict in refused:
+            self.reject(index, {conflict.field: [str(conflict)]})
+
+    def _count(self, accepted: int, duplicates: int) -> None:
+        self.accepted += accepted
+        self.duplicates += duplicates
+        Batch.objects.filter(pk=self.batch.pk).update(
+            accepted=F("accepted") + accepted, duplicates=F("duplicates") + duplicates
         )
-        for (index, _), answer in zip(chunk, answers, strict=True):
-            if answer.conflict is not None:
-                field = "id" if isinstance(answer.conflict, intake.IdTaken) else "key"
-                self.reject(index, {field: [str(answer.conflict)]})
-            elif answer.fresh:
-                self.accepted += 1
-            else:
-                self.duplicates += 1
 
     def finish(self) -> dict[str, Any]:
-        """Commit the rest and write the counts down."""
+        """Commit the rest."""
         self.flush()
-        Batch.objects.filter(pk=self.batch.pk).update(
-            accepted=F("accepted") + self.accepted,
-            duplicates=F("duplicates") + self.duplicates,
-            rejected=F("rejected") + self.refused,
-        )
+        Batch.objects.filter(pk=self.batch.pk).update(rejected=F("rejected") + self.refused)
         self.rejected.sort(key=lambda row: row["index"])
         return {
             "id": self.batch.pk,
             "accepted": self.accepted,
             "duplicates": self.duplicates,
             "rejected": self.rejected,
+            "rejected_count": self.refused,
         }
 
 
 class BatchesView(APIView):
     """`/batches`."""
 
-    parser_classes = [StrictJSONParser, NdjsonParser]
+    parser_classes = [StrictJSONParser, Lines]
 
     @extend_schema(
         operation_id="send_batch",
-        request={"application/json": shapes.BatchIn, "application/x-ndjson": shapes.BatchRow},
-        responses={202: shapes.BatchOut, 413: shapes.ProblemOut, 422: shapes.ProblemOut, 503: shapes.ProblemOut},
+        parameters=[_ID],
+        request={JSON: shapes.BatchIn, LINES: shapes.BatchRow},
+        responses=shapes.answers({202: shapes.BatchOut}, 400, 404, 413, 415, 422),
     )
     def post(self, request: Request) -> Response:
         """Accept many messages. Good rows are kept when others are bad; a repeat with the same keys doubles nothing."""
-        if (request.content_type or "").startswith(NdjsonParser.media_type):
-            return Response(self._lines(request), status=202)
-        refuse_large(request, limits().batch_bytes)
-        given: Any = request.data
-        rows = _rows(given)
-        taken = _open(request, given.get("id"))
-        for index, row in enumerate(rows):
-            taken.add(index, row)
+        if content_type_of(request, JSON, LINES) == LINES:
+            taken = _open(request, request.query_params.get("id"))
+            try:
+                _stream(taken, request)
+            except Problem:
+                taken.finish()  # what came before the stream broke is kept, as the problem says
+                raise
+        else:
+            given = json_of(request, limits().batch_bytes)
+            rows = _rows(given)
+            taken = _open(request, given.get("id"))
+            for index, row in enumerate(rows):
+                taken.add(index, row)
         return Response(taken.finish(), status=202)
 
-    @staticmethod
-    def _lines(request: Request) -> dict[str, Any]:
-        taken = _open(request, request.query_params.get("id"))
-        for index, line in enumerate(lines(request.stream)):
-            if index >= limits().stream_rows:
-                taken.reject(
-                    index, {"message": [f"comes after {limits().stream_rows:,} rows; send it in another batch"]}
-                )
-                break
-            try:
-                taken.add(index, strict(line))
-            except ValueError as error:
-                taken.reject(index, {"message": [f"is not valid JSON: {error}"]})
-        return taken.finish()
 
-
-def lines(stream: Any) -> Iterator[bytes]:
-    """The lines of a stream that are not blank, at constant memory. Raises ``Problem`` for one over 1 MB."""
-    limit = limits().message_bytes
-    while line := stream.readline(limit + 1):
-        if len(line) > limit:
-            raise Problem(413, "too_large", f"A line is longer than {limit:,} bytes. Earlier rows were kept.")
-        if line.strip():
-            yield line
+def _stream(taken: Intake, request: Request) -> None:
+    longest, most = limits().message_bytes, limits().stream_rows
+    for index, line in enumerate(lines(request._request, longest)):
+        if index >= most:
+            taken.reject(index, {"message": [f"and all after it come after {most:,} rows; send another batch"]})
+            return
+        if line is None:
+            taken.reject(index, {"message": [f"is longer than {longest:,} bytes"]})
+            continue
+        try:
+            taken.add(index, strict(line))
+        except ValueError as error:
+            taken.reject(index, {"message": [f"is not valid JSON: {error}"]})
 
 
 def _rows(given: Any) -> Sequence[Any]:
+    unknown = [str(name)[:64] for name in given if name not in _MEMBERS] if isinstance(given, dict) else []
+    if unknown:
+        raise _invalid(unknown[0].encode(errors="backslashreplace").decode(), f"is none of {' and '.join(_MEMBERS)}")
     rows = given.get("messages") if isinstance(given, dict) else None
     if not isinstance(rows, list) or not rows:
-        reason = "must be a list of at least one message"
-        raise Problem(422, "invalid_batch", f"Nothing was stored: messages {reason}.", {"messages": [reason]})
+        raise _invalid("messages", "must be a list of at least one message")
     if len(rows) > limits().batch_rows:
-        reason = (
-            f"has {len(rows):,} rows; at most {limits().batch_rows:,} are taken as JSON, more as application/x-ndjson"
-        )
-        raise Problem(413, "too_large", f"Nothing was stored: messages {reason}.", {"messages": [reason]})
+        most = f"at most {limits().batch_rows:,} are taken as JSON, more as {LINES}"
+        raise _invalid("messages", f"has {len(rows):,} rows; {most}", status=413, code="too_large")
     return rows
+
+
+def _invalid(name: str, reason: str, *, status: int = 422, code: str = "invalid_batch") -> Problem:
+    return Problem(status, code, f"Nothing was stored: {name} {reason}.", {name: [reason]})
 
 
 def _open(request: Request, given: Any) -> Intake:
     service = service_of(request)
     try:
-        batch_id = uuid7(given) if given else mint()
+        batch_id = mint() if given is None else uuid7(given)
     except ValueError as error:
-        raise Problem(422, "invalid_batch", f"Nothing was stored: id {error}.", {"id": [str(error)]}) from error
+        raise _invalid("id", str(error)) from error
     batch, _ = Batch.objects.get_or_create(pk=batch_id, defaults={"service": service})
     if batch.service_id != service.pk:
         raise Problem(404, "not_found", "No batch with this id belongs to this service.")
@@ -181,7 +183,7 @@ FROM message m LEFT JOIN pending p ON p.message_id = m.id WHERE m.batch_id = %s 
 class BatchView(APIView):
     """`/batches/{id}`."""
 
-    @extend_schema(operation_id="get_batch", responses={200: shapes.BatchState, 404: shapes.ProblemOut})
+    @extend_schema(operation_id="get_batch", responses=shapes.answers({200: shapes.BatchState}, 404))
     def get(self, request: Request, batch_id: UUID) -> Response:
         """How many messages of the batch are in which status, and when the last will have been handed over."""
         batch = Batch.objects.filter(pk=batch_id, service=service_of(request)).first()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from channels.base import Forged, InboundRequest, InvalidOption, Provider, Unreadable
 from channels.registry import UnknownProvider, provider_class
 from deliveries import receipts
+from deliveries.api.bodies import bounded
 from deliveries.api.problems import Problem, respond
 from deliveries.delivery.accounts import owner
 from deliveries.models import Account
@@ -37,16 +38,17 @@ class ReceiptsView(View):
 
     def post(self, request: HttpRequest, public_id: UUID) -> HttpResponseBase:
         """Verify, store, 200."""
-        declared = request.headers.get("Content-Length") or "0"
-        if not declared.isdigit() or int(declared) > BODY_LIMIT or len(request.body) > BODY_LIMIT:
-            return respond(request, Problem(413, "too_large", "A receipt has at most 256 kB."))
+        try:
+            body = bounded(request, BODY_LIMIT)
+        except Problem as problem:
+            return respond(request, problem)
         account = Account.objects.filter(public_id=public_id).first()
         if account is None:
             # The same answer as for a bad signature: an account's address cannot be guessed by trying.
             return respond(request, _FORGED)
         try:
             provider = verifier(account)
-            inbound = inbound_request(request)
+            inbound = inbound_request(request, body)
             provider.verify(inbound)
             found = provider.parse(inbound)
         except Forged as error:
@@ -55,8 +57,13 @@ class ReceiptsView(View):
         except Unreadable as error:
             log.warning("receipt_unreadable", account=account.pk, reason=str(error))
             return HttpResponse(status=200)
-        with transaction.atomic(), connection.cursor() as cursor:
-            stored = receipts.store(cursor, account.pk, found)
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                stored = receipts.store(cursor, account.pk, found)
+        except (DataError, UnicodeEncodeError) as error:
+            # A NUL, or an id of ours that is none: no repeat would make it storable, so the vendor must not repeat it.
+            log.warning("receipt_unreadable", account=account.pk, reason=type(error).__name__)
+            return HttpResponse(status=200)
         log.info("receipts_stored", account=account.pk, stored=stored)
         return HttpResponse(status=200)
 
@@ -71,12 +78,12 @@ def verifier(account: Account) -> Provider:
     return cls(configured, None)  # type: ignore[arg-type]
 
 
-def inbound_request(request: HttpRequest) -> InboundRequest:
+def inbound_request(request: HttpRequest, body: bytes) -> InboundRequest:
     """The request as the vendor made it: vendors sign the public URL, not the one behind a proxy."""
     return InboundRequest(
         method=request.method or "",
         url=settings.CHASKI_PUBLIC_URL + request.get_full_path(),
         headers={name.lower(): value for name, value in request.headers.items()},
         query=request.GET.dict(),
-        body=request.body,
+        body=body,
     )

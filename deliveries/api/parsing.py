@@ -1,8 +1,9 @@
-"""Bodies: strict JSON and nothing else. Called by the API's views through DRF, and line by line for NDJSON."""
+"""Bodies: strict JSON and nothing else. Called for whole bodies, and line by line for NDJSON."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
@@ -17,8 +18,7 @@ def _refuse_constant(word: str) -> NoReturn:
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the member {twice[:64]!r} is given twice")
     return found
 
@@ -44,4 +44,4 @@ class StrictJSONParser(BaseParser):
         try:
             return strict(stream.read())
         except ValueError as error:
-            raise ParseError(f"The body is not valid JSON: {error}.") from error
+            raise ParseError(f"The body is not valid JSON: {error}. Nothing was stored.") from error

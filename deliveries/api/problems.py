@@ -1,15 +1,17 @@
-"""Problems as people and programs read them: RFC 9457 with a code, the fields, the request id and what to do."""
+"""Problems as people and programs read them: RFC 9457 with a code, the fields, the request id and what to do.
+
+Raised by the views, rendered by DRF through ``handle`` and by the middleware for what no view of DRF answered.
+"""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import structlog
 from django.core.exceptions import RequestDataTooBig
-from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
@@ -28,13 +30,21 @@ _TITLES = {
     406: "This URL answers JSON only",
     409: "The message is not in a state for this",
     413: "The request is too large",
-    415: "The body must be JSON",
+    415: "The body has another media type than this URL takes",
     422: "The request cannot be accepted",
     429: "Too many requests",
     500: "Something broke here",
     503: "The database is away",
 }
 RETRY_SECONDS = 2
+#: A commit whose answer was lost may have happened, hence no "nothing was stored".
+_AWAY = (
+    f"The database does not answer. Repeat the request with the same keys in {RETRY_SECONDS} seconds: what was stored"
+    " already is not stored twice."
+)
+_NOTHING_HERE = "There is nothing at this URL, or nothing that belongs to this service. /api/docs lists the calls."
+_BROKEN = "Nothing was promised. The request id leads the operators to the cause."
+DATABASE_AWAY = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Problem(Exception):
@@ -75,20 +85,47 @@ def handle(exception: Exception, context: Mapping[str, Any]) -> Response | None:
 def _problem(exception: Exception) -> tuple[Problem, dict[str, str]]:
     if isinstance(exception, Problem):
         return exception, {}
-    if isinstance(exception, (OperationalError, InterfaceError, psycopg.OperationalError)):
-        detail = f"Nothing was stored. Repeat the request with the same key in {RETRY_SECONDS} seconds."
-        return Problem(503, "unavailable", detail), {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(exception, DATABASE_AWAY):
+        return unavailable(), {"Retry-After": str(RETRY_SECONDS)}
     if isinstance(exception, RequestDataTooBig):
         return Problem(413, "too_large", "The body is larger than any request may be."), {}
     if isinstance(exception, (Http404, exceptions.NotFound)):
-        return Problem(404, "not_found", "Nothing with this id belongs to this service."), {}
+        return Problem(404, "not_found", _NOTHING_HERE), {}
     if isinstance(exception, exceptions.APIException):
         return _of_framework(exception)
-    if isinstance(exception, (DatabaseError, DjangoValidationError)):
-        log.error("unexpected_database_error", error=type(exception).__name__, exc_info=exception)
-    else:
-        log.error("unexpected_error", error=type(exception).__name__, exc_info=exception)
-    return Problem(500, "internal", "Nothing was promised. The request id leads the operators to the cause."), {}
+    report(exception)
+    return Problem(500, "internal", _BROKEN), {}
+
+
+def unavailable() -> Problem:
+    """The database is away."""
+    return Problem(503, "unavailable", _AWAY)
+
+
+def report(exception: BaseException) -> None:
+    """Log a mistake of ours: what it was and where, never its text, as a database's holds whole rows."""
+    cause = exception.__cause__
+    log.error(
+        "unexpected_error",
+        error=type(exception).__name__,
+        sqlstate=getattr(cause, "sqlstate", None),
+        constraint=getattr(getattr(cause, "diag", None), "constraint_name", None),
+        where="".join(traceback.format_tb(exception.__traceback__)),
+    )
+
+
+def of_status(status: int) -> Problem:
+    """The problem in the place of a page that Django itself made."""
+    codes = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 503: "unavailable"}
+    details = {
+        400: "The request cannot be read: its host, path or headers are not what this service takes.",
+        404: _NOTHING_HERE,
+        405: "This URL takes another method; the header Allow names it.",
+        503: _AWAY,
+    }
+    if status >= 500 and status not in codes:
+        return Problem(500, "internal", _BROKEN)
+    return Problem(status, codes.get(status, "refused"), details.get(status, "The request was refused."))
 
 
 def _of_framework(exception: exceptions.APIException) -> tuple[Problem, dict[str, str]]:

@@ -1,4 +1,7 @@
-"""One id from the caller's request to the last log line: taken from X-Request-Id or made, sent back, bound to the logs."""
+"""One id from the caller's request to the last log line: taken from X-Request-Id or made, sent back, bound to the logs.
+
+It also sees to it that whatever goes wrong outside of DRF's views, an unknown URL above all, is a problem for programs too.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import structlog
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from deliveries.api.problems import RETRY_SECONDS, Problem, respond
+from deliveries.api.problems import DATABASE_AWAY, RETRY_SECONDS, of_status, report, respond, unavailable
 
+#: URLs that programs call. Errors of other pages, the admin's above all, are pages for people.
+_FOR_PROGRAMS = ("/api/", "/receipts/", "/health/", "/metrics")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 
@@ -27,15 +31,28 @@ class RequestMiddleware:
         request.request_id = request_id  # type: ignore[attr-defined]
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        response = self.get_response(request)
+        response = _for_programs(request, self.get_response(request))
         response["X-Request-Id"] = request_id
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
-        """Pages outside the API, the admin's above all: the database being away is no 500."""
-        if not isinstance(exception, (OperationalError, InterfaceError)):
-            return None
-        detail = f"The database does not answer. Nothing was changed; try again in {RETRY_SECONDS} seconds."
-        response = respond(request, Problem(503, "unavailable", detail))
-        response["Retry-After"] = str(RETRY_SECONDS)
+        """What a view outside of DRF raised: the database being away is no 500, on no page."""
+        if isinstance(exception, DATABASE_AWAY):
+            response = respond(request, unavailable())
+            response["Retry-After"] = str(RETRY_SECONDS)
+            return response
+        if request.path.startswith(_FOR_PROGRAMS):
+            report(exception)
+            return respond(request, of_status(500))
+        return None
+
+
+def _for_programs(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    if response.status_code < 400 or not request.path.startswith(_FOR_PROGRAMS):
         return response
+    if "json" in response.get("Content-Type", ""):
+        return response
+    told = respond(request, of_status(response.status_code))
+    if "Allow" in response:
+        told["Allow"] = response["Allow"]
+    return told

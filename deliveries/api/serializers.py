@@ -1,79 +1,93 @@
-"""The shapes of the API: what OpenAPI shows, and how a message is written out."""
+"""The shapes of the API, as OpenAPI shows them. What comes in is checked by `deliveries.intake.draft`, which knows every rule."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from django.conf import settings
 from rest_framework import serializers
 
 from channels.media import MEDIA
-from chaski.vocabulary import ErrorClass, Lane, Status
-from deliveries import reading
-from deliveries.models import Message, Pending
-from deliveries.models.messages import LANES
-from deliveries.pausing import Pauses
+from chaski.vocabulary import ErrorClass, Lane, Status, WaitingFor
+from deliveries.intake.fields import KEY_LIMIT, TAG_LIMIT
+
+STATUS_CHOICES = [(str(status), str(status)) for status in Status]
+LANE_CHOICES = [str(lane) for lane in Lane]
 
 
 def _reasons() -> serializers.ListField:
     return serializers.ListField(child=serializers.CharField())
 
 
-STATUS_CHOICES = [(str(status), str(status)) for status in Status]
+def _object(**options: Any) -> Any:
+    """Any JSON object. Typed ``Any`` because some fields below have names that DRF's own attributes have too."""
+    return serializers.DictField(**options)
 
 
 class MessageIn(serializers.Serializer[Any]):
-    """A message as a service asks for it. Checked by `deliveries.intake.draft`, which knows every rule."""
+    """A message as a service asks for it. What is null is taken as left out."""
 
-    id = serializers.UUIDField(required=False, help_text="A UUIDv7 minted by the client; made here if left out.")
+    id = serializers.UUIDField(
+        required=False, allow_null=True, help_text="A UUIDv7 minted by the client; made here if left out."
+    )
     channel = serializers.ChoiceField(choices=list(MEDIA))
-    to = serializers.CharField(help_text="Phone +56912345678, e-mail address, chat id, URL: by the channel.")
-    text = serializers.CharField(required=False)
-    subject = serializers.CharField(required=False)
-    html = serializers.CharField(required=False)
-    template = serializers.CharField(required=False)
-    context = serializers.DictField(required=False)  # type: ignore[assignment]
-    language = serializers.CharField(required=False)
-    account = serializers.CharField(required=False, help_text="The name of one of the service's accounts.")
-    send_at = serializers.DateTimeField(required=False)
-    expires_at = serializers.DateTimeField(required=False)
-    priority = serializers.ChoiceField(choices=[str(lane) for lane in Lane], required=False)
-    ordering_key = serializers.CharField(required=False)
-    reference = serializers.CharField(required=False)
-    tags = serializers.ListField(child=serializers.CharField(), required=False)
-    metadata = serializers.DictField(required=False)
-    options = serializers.DictField(required=False, help_text="The provider's own, see docs/reference/providers.md.")
+    to = serializers.CharField(
+        max_length=2048, help_text="Phone +56912345678, e-mail address, chat id, URL: by the channel."
+    )
+    text = serializers.CharField(required=False, allow_null=True, allow_blank=True)
+    subject = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=998)
+    html = serializers.CharField(required=False, allow_null=True, allow_blank=True)
+    template = serializers.CharField(required=False, allow_null=True, help_text="The name of a template, not text.")
+    context = _object(required=False, allow_null=True, help_text="What the template's names stand for.")
+    language = serializers.CharField(required=False, allow_null=True, help_text="Which language of the template.")
+    account = serializers.CharField(
+        required=False, allow_null=True, help_text="The name of one of the service's accounts."
+    )
+    send_at = serializers.DateTimeField(required=False, allow_null=True, help_text="Not before; at once if left out.")
+    expires_at = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="Not after; the channel's own limit if left out."
+    )
+    priority = serializers.ChoiceField(choices=LANE_CHOICES, required=False, allow_null=True)
+    ordering_key = serializers.CharField(
+        required=False, allow_null=True, max_length=KEY_LIMIT, help_text="Messages of one key go in their order."
+    )
+    reference = serializers.CharField(
+        required=False, allow_null=True, max_length=KEY_LIMIT, help_text="Your own id of it, for lists."
+    )
+    tags = serializers.ListField(child=serializers.CharField(), required=False, allow_null=True, max_length=TAG_LIMIT)
+    metadata = _object(required=False, allow_null=True, help_text="Yours; callbacks carry it.")
+    options = _object(required=False, allow_null=True, help_text="The provider's own, see docs/reference/providers.md.")
 
 
 class BatchRow(MessageIn):
     """A message in a batch, with its own idempotency key."""
 
-    key = serializers.CharField(required=False)
+    key = serializers.CharField(required=False, allow_null=True, max_length=KEY_LIMIT)
 
 
 class BatchIn(serializers.Serializer[Any]):
     """Up to 10,000 messages."""
 
-    id = serializers.UUIDField(required=False, help_text="A UUIDv7; a further call with it adds to the same batch.")
+    id = serializers.UUIDField(
+        required=False, allow_null=True, help_text="A UUIDv7; a further call with it adds to the same batch."
+    )
     messages = BatchRow(many=True)
 
 
 class Rejected(serializers.Serializer[Any]):
-    """A row that was not taken."""
+    """A row that was not taken; `index` counts the rows of this call from 0."""
 
     index = serializers.IntegerField()
     errors = serializers.DictField(child=_reasons())  # type: ignore[assignment]
 
 
 class BatchOut(serializers.Serializer[Any]):
-    """What became of a batch's rows."""
+    """What became of a batch's rows. The first 10,000 rejected ones are told one by one."""
 
     id = serializers.UUIDField()
     accepted = serializers.IntegerField()
     duplicates = serializers.IntegerField()
     rejected = Rejected(many=True)
+    rejected_count = serializers.IntegerField()
 
 
 class BatchState(serializers.Serializer[Any]):
@@ -83,32 +97,49 @@ class BatchState(serializers.Serializer[Any]):
     accepted = serializers.IntegerField()
     duplicates = serializers.IntegerField()
     rejected = serializers.IntegerField()
-    counts = serializers.DictField(child=serializers.IntegerField())
-    finished = serializers.IntegerField()
+    counts = serializers.DictField(child=serializers.IntegerField(), help_text="Status -> messages.")
+    finished = serializers.IntegerField(help_text="Messages that were handed over or are final.")
     created_at = serializers.DateTimeField()
-    forecast_at = serializers.DateTimeField(allow_null=True)
+    forecast_at = serializers.DateTimeField(allow_null=True, help_text="When the last will have been handed over.")
 
 
 class ErrorOut(serializers.Serializer[Any]):
     """Why a message is not delivered."""
 
-    code = serializers.CharField()
-    detail = serializers.CharField()
+    code = serializers.CharField(allow_blank=True)
+    detail = serializers.CharField(allow_blank=True)
 
     def get_fields(self) -> dict[str, Any]:
         return {**super().get_fields(), "class": serializers.ChoiceField(choices=[str(c) for c in ErrorClass])}
 
 
-class MessageOut(MessageIn):
+class MessageOut(serializers.Serializer[Any]):
     """A message as Chaski keeps it."""
 
+    id = serializers.UUIDField()
+    channel = serializers.ChoiceField(choices=list(MEDIA))
+    to = serializers.CharField(help_text="As it was given.")
+    recipient = serializers.CharField(help_text="Normalised.")
+    text = serializers.CharField(allow_blank=True)
+    subject = serializers.CharField(allow_blank=True)
+    html = serializers.CharField(allow_blank=True)
+    template = serializers.CharField(allow_null=True)
+    context = _object()
+    language = serializers.CharField(allow_blank=True)
+    attachments = serializers.ListField(child=serializers.DictField())
+    account = serializers.CharField()
+    priority = serializers.ChoiceField(choices=LANE_CHOICES)
+    ordering_key = serializers.CharField(allow_null=True)
+    reference = serializers.CharField(allow_null=True)
+    tags = serializers.ListField(child=serializers.CharField())
+    metadata = _object()
+    options = _object()
     status = serializers.ChoiceField(choices=STATUS_CHOICES)
-    final = serializers.BooleanField()
-    waiting_for = serializers.CharField(allow_null=True)
+    final = serializers.BooleanField(help_text="It can no longer change by itself.")
+    waiting_for = serializers.ChoiceField(choices=[str(word) for word in WaitingFor], allow_null=True)
     waiting_until = serializers.DateTimeField(allow_null=True)
     provider = serializers.CharField()
     provider_message_id = serializers.CharField(allow_null=True)
-    recipient = serializers.CharField()
     error = ErrorOut(allow_null=True)
     attempt_count = serializers.IntegerField()
     in_doubt_count = serializers.IntegerField()
@@ -116,19 +147,62 @@ class MessageOut(MessageIn):
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     due_at = serializers.DateTimeField(allow_null=True)
-    sent_at = serializers.DateTimeField(required=False, allow_null=True)
-    delivered_at = serializers.DateTimeField(required=False, allow_null=True)
-    read_at = serializers.DateTimeField(required=False, allow_null=True)
-    finished_at = serializers.DateTimeField(required=False, allow_null=True)
-    url = serializers.URLField()
+    send_at = serializers.DateTimeField(allow_null=True)
+    expires_at = serializers.DateTimeField()
+    sent_at = serializers.DateTimeField(allow_null=True)
+    delivered_at = serializers.DateTimeField(allow_null=True)
+    read_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    url = serializers.URLField(help_text="The admin page, for people.")
+
+
+class AttemptOut(serializers.Serializer[Any]):
+    """One hand-over to a provider."""
+
+    at = serializers.DateTimeField()
+    number = serializers.IntegerField()
+    account = serializers.CharField(allow_blank=True)
+    opened_at = serializers.DateTimeField()
+    begun_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    outcome = serializers.CharField(allow_blank=True)
+    code = serializers.CharField(allow_blank=True)
+    detail = serializers.CharField(allow_blank=True)
+    provider_message_id = serializers.CharField(allow_blank=True)
+    task_id = serializers.CharField(allow_blank=True)
+    worker = serializers.CharField(allow_blank=True)
+    late = _object(allow_null=True, help_text="What a worker reported after its lease had ended.")
+
+
+class ReceiptOut(serializers.Serializer[Any]):
+    """What the provider told later."""
+
+    at = serializers.DateTimeField(allow_null=True)
+    kind = serializers.CharField()
+    received_at = serializers.DateTimeField()
+    applied_at = serializers.DateTimeField(allow_null=True)
+    effect = serializers.CharField(allow_blank=True)
+    code = serializers.CharField(allow_blank=True)
+    detail = serializers.CharField(allow_blank=True)
+
+
+class EventOut(serializers.Serializer[Any]):
+    """One change in the message's life."""
+
+    at = serializers.DateTimeField()
+    sequence = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=STATUS_CHOICES)
+    actor = serializers.CharField(allow_blank=True)
+    attempt = serializers.IntegerField(allow_null=True)
+    reason = serializers.CharField(allow_blank=True)
 
 
 class MessageDetail(MessageOut):
     """A message with its whole life."""
 
-    attempts = serializers.ListField(child=serializers.DictField())
-    receipts = serializers.ListField(child=serializers.DictField())
-    events = serializers.ListField(child=serializers.DictField())
+    attempts = AttemptOut(many=True)
+    receipts = ReceiptOut(many=True)
+    events = EventOut(many=True)
 
 
 class MessagePage(serializers.Serializer[Any]):
@@ -136,24 +210,6 @@ class MessagePage(serializers.Serializer[Any]):
 
     results = MessageOut(many=True)
     next = serializers.CharField(allow_null=True)
-
-
-class Me(serializers.Serializer[Any]):
-    """The service that the key belongs to."""
-
-    id = serializers.IntegerField()
-    name = serializers.CharField()
-    test = serializers.BooleanField()
-    limits = serializers.DictField()
-    usage = serializers.DictField()
-
-
-class SuppressionShape(serializers.Serializer[Any]):
-    """A recipient that must not be written to."""
-
-    channel = serializers.ChoiceField(choices=list(MEDIA))
-    to = serializers.CharField()
-    reason = serializers.CharField(required=False)
 
 
 class ProblemOut(serializers.Serializer[Any]):
@@ -168,55 +224,7 @@ class ProblemOut(serializers.Serializer[Any]):
     request_id = serializers.CharField()
 
 
-def present(message: Message, pending: Pending | None, pauses: Pauses, now: datetime) -> dict[str, Any]:
-    """``message`` as the API writes it."""
-    waits = reading.waiting(pending, pauses, now)
-    content = message.content
-    return {
-        "id": message.pk,
-        "channel": message.channel,
-        "to": message.to,
-        "recipient": message.recipient,
-        "text": content.get("text", ""),
-        "subject": content.get("subject", ""),
-        "html": content.get("html", ""),
-        "template": content.get("template"),
-        "status": str(reading.effective_status(message, pending)),
-        "final": reading.is_final(message, now),
-        "waiting_for": waits.reason if waits else None,
-        "waiting_until": waits.until if waits else None,
-        "provider": message.provider,
-        "provider_message_id": message.provider_message_id or None,
-        "priority": str(LANES[message.lane]),
-        "ordering_key": message.ordering_key or None,
-        "reference": message.reference or None,
-        "tags": message.tags,
-        "metadata": message.metadata,
-        "options": message.options,
-        "error": error_of(message),
-        "attempt_count": message.attempt_count + (1 if pending is not None and pending.lease_until else 0),
-        "in_doubt_count": message.in_doubt_count,
-        "batch_id": message.batch_id,
-        "created_at": message.created_at,
-        "updated_at": message.updated_at,
-        "due_at": pending.due_at if pending is not None else None,
-        "send_at": message.send_at,
-        "expires_at": message.expires_at,
-        "sent_at": message.sent_at,
-        "delivered_at": message.delivered_at,
-        "read_at": message.read_at,
-        "finished_at": message.finished_at,
-        "url": admin_url(message.pk),
-    }
-
-
-def error_of(message: Message) -> dict[str, str] | None:
-    """The last error, while it still stands."""
-    if not message.error_class:
-        return None
-    return {"code": message.error_code, "class": message.error_class, "detail": message.error_detail}
-
-
-def admin_url(message_id: UUID) -> str:
-    """The admin page of a message."""
-    return f"{settings.CHASKI_PUBLIC_URL}/admin/deliveries/message/{message_id}/change/"
+def answers(good: dict[int, Any], *bad: int) -> dict[Any, Any]:
+    """The answers of a call for OpenAPI: the good ones, and problems with the statuses that every call can give added."""
+    always = (401, 406, 500, 503)
+    return {**good, **{(status, "application/problem+json"): ProblemOut for status in sorted({*bad, *always})}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,12 +15,18 @@ from rest_framework.views import APIView
 from channels.base import InvalidRecipient
 from channels.media import MEDIA
 from deliveries import acts, intake, reports
-from deliveries.api import serializers as shapes
-from deliveries.api.messages import floor, service_of
+from deliveries.api import service_serializers as shapes
+from deliveries.api.bodies import json_of
+from deliveries.api.filters import floor, invalid, refuse_unknown, time_of
+from deliveries.api.messages import service_of
 from deliveries.api.problems import Problem
+from deliveries.api.serializers import MessageIn, answers
 from deliveries.conf import limits
-from deliveries.intake.fields import moment
+from deliveries.intake.fields import text_of
 from deliveries.models import Suppression
+
+_LONGEST = timedelta(days=92)
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 USAGE = """
 SELECT count(*), (SELECT count(*) FROM pending WHERE service_id = %(service_id)s)
@@ -30,7 +37,7 @@ FROM acceptance WHERE service_id = %(service_id)s AND message_id >= %(floor)s
 class MeView(APIView):
     """`/me`."""
 
-    @extend_schema(operation_id="me", responses=shapes.Me)
+    @extend_schema(operation_id="me", responses=answers({200: shapes.Me}))
     def get(self, request: Request) -> Response:
         """The service, its limits and what it used in the last hour."""
         service = service_of(request)
@@ -59,14 +66,18 @@ class PreviewView(APIView):
     """`/previews`."""
 
     @extend_schema(
-        operation_id="preview", request=shapes.MessageIn, responses={200: shapes.MessageOut, 422: shapes.ProblemOut}
+        operation_id="preview",
+        request=MessageIn,
+        responses=answers({200: shapes.Preview}, 400, 413, 415, 422),
     )
     def post(self, request: Request) -> Response:
         """What a message would say, and which account would carry it. Nothing is stored."""
+        given = json_of(request, limits().message_bytes)
         try:
-            checked = intake.draft(service_of(request), request.data)
+            checked = intake.draft(service_of(request), given)
         except intake.InvalidMessage as error:
             raise Problem(422, "invalid_message", f"It could not be sent: {error}.", error.errors) from error
+        content = checked.content
         return Response(
             {
                 "channel": checked.channel,
@@ -74,8 +85,11 @@ class PreviewView(APIView):
                 "recipient": checked.recipient,
                 "account": checked.account.name,
                 "provider": checked.account.provider,
+                "send_at": checked.send_at,
                 "expires_at": checked.expires_at,
-                **checked.content,
+                **{part: content.get(part, "") for part in ("text", "subject", "html")},
+                "template": content.get("template"),
+                "template_version": content.get("template_version"),
             }
         )
 
@@ -83,52 +97,69 @@ class PreviewView(APIView):
 class SuppressionsView(APIView):
     """`/suppressions`."""
 
-    @extend_schema(operation_id="list_suppressions", responses=shapes.SuppressionShape(many=True))
+    @extend_schema(operation_id="list_suppressions", responses=answers({200: shapes.SuppressionOut(many=True)}))
     def get(self, request: Request) -> Response:
         """The newest thousand of the service's own list."""
         own = Suppression.objects.filter(service=service_of(request)).order_by("-pk")[:1000]
-        return Response(
-            [{"channel": s.channel, "to": s.recipient, "reason": s.reason, "created_at": s.created_at} for s in own]
-        )
+        return Response([_suppression(row) for row in own])
 
     @extend_schema(
         operation_id="suppress",
-        request=shapes.SuppressionShape,
-        responses={201: shapes.SuppressionShape, 422: shapes.ProblemOut},
+        request=shapes.SuppressionIn,
+        responses=answers({201: shapes.SuppressionOut, 200: shapes.SuppressionOut}, 400, 413, 415, 422),
     )
     def post(self, request: Request) -> Response:
-        """Never write to this recipient on this channel."""
-        channel, recipient = _whom(request.data)
+        """Never write to this recipient on this channel: 201, or 200 where it is on the list already."""
+        given = json_of(request, limits().message_bytes)
+        if not isinstance(given, dict):
+            raise _refused("message", "must be a JSON object")
+        for name in given:
+            if name not in ("channel", "to", "reason"):
+                raise _refused(str(name)[:64].encode(errors="backslashreplace").decode(), "is not a field here")
+        channel, recipient = _whom(given)
+        reason = _text(given, "reason", 500) or "asked by the service"
         service = service_of(request)
-        given: Any = request.data
-        reason = str(given.get("reason") or "asked by the service")
-        acts.suppress(channel, recipient, service_id=service.pk, actor=f"service:{service.name}", reason=reason)
-        return Response({"channel": channel, "to": recipient, "reason": reason}, status=201)
+        made = acts.suppress(channel, recipient, service_id=service.pk, actor=f"service:{service.name}", reason=reason)
+        kept = Suppression.objects.get(channel=channel, recipient=recipient, service=service)
+        return Response(_suppression(kept), status=201 if made else 200)
 
     @extend_schema(
         operation_id="unsuppress",
-        parameters=[OpenApiParameter("channel", str), OpenApiParameter("to", str)],
-        responses={204: None, 404: shapes.ProblemOut},
+        parameters=[OpenApiParameter("channel", str, required=True), OpenApiParameter("to", str, required=True)],
+        responses=answers({204: None}, 404, 422),
     )
     def delete(self, request: Request) -> Response:
         """Take the recipient off the list."""
-        channel, recipient = _whom(request.query_params or request.data)
+        channel, recipient = _whom(request.query_params)
         service = service_of(request)
         if not acts.unsuppress(channel, recipient, service_id=service.pk, actor=f"service:{service.name}"):
             raise Problem(404, "not_found", "This recipient is not on the service's list for this channel.")
         return Response(status=204)
 
 
-def _whom(given: Any) -> tuple[str, str]:
-    channel, to = str(given.get("channel") or ""), str(given.get("to") or "")
+def _suppression(row: Suppression) -> dict[str, Any]:
+    return {"channel": row.channel, "to": row.recipient, "reason": row.reason, "created_at": row.created_at}
+
+
+def _refused(name: str, reason: str) -> Problem:
+    return Problem(422, "invalid_suppression", f"Nothing was stored: {name} {reason}.", {name: [reason]})
+
+
+def _text(given: Mapping[str, Any], name: str, limit: int) -> str:
+    try:
+        return text_of(limit, lines=False)("" if given.get(name) is None else given[name])
+    except ValueError as error:
+        raise _refused(name, str(error)) from error
+
+
+def _whom(given: Mapping[str, Any]) -> tuple[str, str]:
+    channel, to = _text(given, "channel", 32), _text(given, "to", 2048)
     if channel not in MEDIA:
-        raise Problem(
-            422, "invalid_suppression", f"channel takes {', '.join(MEDIA)}.", {"channel": ["is not a channel"]}
-        )
+        raise _refused("channel", f"takes one of {', '.join(MEDIA)}")
     try:
         return channel, MEDIA[channel].normalise(to)
     except InvalidRecipient as error:
-        raise Problem(422, "invalid_suppression", f"to {error}.", {"to": [str(error)]}) from error
+        raise _refused("to", str(error)) from error
 
 
 class SummaryView(APIView):
@@ -136,23 +167,23 @@ class SummaryView(APIView):
 
     @extend_schema(
         operation_id="summary",
-        parameters=[OpenApiParameter(name, str) for name in ("since", "until", "group_by")],
-        responses={200: {"type": "object", "additionalProperties": True}, 422: shapes.ProblemOut},
+        parameters=[
+            OpenApiParameter("since", str, description="An ISO 8601 time with its zone; a day ago if left out."),
+            OpenApiParameter("until", str, description="An ISO 8601 time with its zone; now if left out."),
+            OpenApiParameter("group_by", str, enum=list(reports.GROUPS), description="channel if left out."),
+        ],
+        responses=answers({200: shapes.Summary}, 422),
     )
     def get(self, request: Request) -> Response:
-        """Counts, rates and latency percentiles, of the last day unless told otherwise."""
+        """Counts, rates and latency percentiles, of the last day unless told otherwise; at most of 92 days."""
         query = request.query_params
-        group_by = query.get("group_by", "channel")
+        refuse_unknown(query, ("since", "until", "group_by"))
+        group_by = query.get("group_by") or "channel"
         if group_by not in reports.GROUPS:
-            raise Problem(
-                422,
-                "invalid_filter",
-                f"group_by takes {', '.join(reports.GROUPS)}.",
-                {"group_by": ["is not one of them"]},
-            )
-        try:
-            until = moment(query["until"]) if query.get("until") else datetime.now(UTC) + timedelta(minutes=1)
-            since = moment(query["since"]) if query.get("since") else until - timedelta(days=1)
-        except ValueError as error:
-            raise Problem(422, "invalid_filter", f"since or until {error}.", {"since": [str(error)]}) from error
-        return Response(reports.summary(service_of(request).pk, floor(since), floor(until), group_by))
+            raise invalid("group_by", f"takes {', '.join(reports.GROUPS)}")
+        until = time_of(query, "until") or datetime.now(UTC) + timedelta(minutes=1)
+        since = time_of(query, "since") or until - min(timedelta(days=1), until - _EARLIEST)
+        if not timedelta(0) < until - since <= _LONGEST:
+            raise invalid("since", f"must come before until, and at most {_LONGEST.days} days before it")
+        found = reports.summary(service_of(request).pk, floor(since), floor(until), group_by)
+        return Response({"since": since, "until": until, **found})

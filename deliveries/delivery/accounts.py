@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,10 +44,14 @@ class LiveAccount:
 
 
 class Accounts:
-    """The accounts of one worker process. A provider lives as long as its account stays as it is."""
+    """The accounts of one worker process. A provider lives as long as its account stays as it is.
 
-    def __init__(self, http: HttpClient) -> None:
+    Made on the engine's ``loop``, asked by several task threads.
+    """
+
+    def __init__(self, http: HttpClient, loop: asyncio.AbstractEventLoop) -> None:
         self._http = http
+        self._loop = loop
         self._live: dict[int, LiveAccount] = {}
         self._read_at: dict[int, float] = {}
 
@@ -67,6 +72,13 @@ class Accounts:
         known = self._live.get(account_id)
         if known is None or known.updated_at != updated_at:
             self._live[account_id] = live(row, self._http)
+            if known is not None and known.provider is not None:
+                self._loop.call_soon_threadsafe(self._close_later, known.provider)
+
+    def _close_later(self, provider: Provider) -> None:
+        """Give back what the old provider holds open, once no call through it can be under way any more."""
+        seconds = timings().lease(type(provider))
+        self._loop.call_later(seconds, lambda: asyncio.ensure_future(provider.close()))
 
 
 def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:

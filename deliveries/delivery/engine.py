@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -67,7 +67,7 @@ class Engine:
         self._accounts = asyncio.run_coroutine_threadsafe(self._open(), self.loop).result(10)
 
     async def _open(self) -> Accounts:
-        return Accounts(HttpClient())
+        return Accounts(HttpClient(), self.loop)
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -238,28 +238,52 @@ class Engine:
         decision = decide(outcome, history, account.policy, now)
         if outcome.account_wide:
             self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)
-        settlement = Settlement(
-            message.id, message.number, message.token, message.account_id, message.opened_at, outcome, decision, at=now
-        )
-        self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, decision.path[-1])))
+        _tell(message, outcome, decision)
+        self._record(hand, window, message, outcome, decision, now)
 
     def _settle_unsent(self, hand: Hand, window: Window, message: Claimed, outcome: Outcome, status: Status) -> None:
+        self._record(hand, window, message, outcome, Decision((status,)))
+
+    def _record(
+        self,
+        hand: Hand,
+        window: Window,
+        message: Claimed,
+        outcome: Outcome,
+        decision: Decision,
+        at: datetime | None = None,
+    ) -> None:
         settlement = Settlement(
-            message.id,
-            message.number,
-            message.token,
-            message.account_id,
-            message.opened_at,
-            outcome,
-            Decision((status,)),
+            id=message.id,
+            number=message.number,
+            token=message.token,
+            account_id=message.account_id,
+            opened_at=message.opened_at,
+            outcome=outcome,
+            decision=decision,
+            at=at,
         )
-        self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, status)))
+        self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, decision.path[-1])))
 
     def _done(self, hand: Hand, window: Window, message: Claimed, status: Status) -> None:
         window.give(1)
         if message.solitary:
             self._suspects.give()
         hand.finish(status)
+
+
+def _tell(message: Claimed, outcome: Outcome, decision: Decision) -> None:
+    if outcome.accepted:
+        return
+    log.info(
+        "attempt_not_accepted",
+        message_id=str(message.id),
+        attempt=message.number,
+        account=message.account_id,
+        error_class=outcome.error_class,
+        code=outcome.code,
+        then=str(decision.path[-1]),
+    )
 
 
 _engine: Engine | None = None

@@ -1,6 +1,17 @@
 """Taking messages in: from a checked draft to committed rows. Called by the API, the commands and the callbacks."""
 
-from deliveries.intake.accept import Accepted, IdempotencyConflict, IdTaken, accept, insert, ring
+from deliveries.intake.accept import Accepted, IdempotencyConflict, IdTaken, TooLate, accept, insert, ring
 from deliveries.intake.draft import Draft, InvalidMessage, draft
 
-__all__ = ["Accepted", "Draft", "IdTaken", "IdempotencyConflict", "InvalidMessage", "accept", "draft", "insert", "ring"]
+__all__ = [
+    "Accepted",
+    "Draft",
+    "IdTaken",
+    "IdempotencyConflict",
+    "InvalidMessage",
+    "TooLate",
+    "accept",
+    "draft",
+    "insert",
+    "ring",
+]

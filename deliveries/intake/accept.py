@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
+import psycopg
 from django.db import IntegrityError, connection, transaction
 
 from chaski.vocabulary import Lane
@@ -23,9 +24,25 @@ from deliveries.sql import Cursor, as_json
 class IdempotencyConflict(ValueError):
     """The key was used before for another message."""
 
+    field: ClassVar[str] = "key"
+
 
 class IdTaken(ValueError):
     """The message id was used before under another key."""
+
+    field: ClassVar[str] = "id"
+
+
+class TooLate(ValueError):
+    """The message expired between its check and its commit, which a slow stream of rows can cause."""
+
+    field: ClassVar[str] = "expires_at"
+
+
+#: Why the database refused a row that had passed every check of ours: nobody is to blame but the moment.
+_REFUSED = {
+    "message_expires_after_it_begins": TooLate("expires_at passed while the message was taken in"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +51,7 @@ class Accepted:
 
     id: UUID
     fresh: bool
-    conflict: IdempotencyConflict | IdTaken | None = None
+    conflict: IdempotencyConflict | IdTaken | TooLate | None = None
 
 
 ACCEPT = """
@@ -98,7 +115,8 @@ def accept(
     """Commit ``drafts`` of one service; one answer for each, in their order.
 
     A key that was used before gives the first message back, or a conflict when the body was another. Of equal keys
-    given at the same moment one wins and the others see its message. Raises database errors; then nothing was kept.
+    given at the same moment one wins and the others see its message. Rings after the commit, an enclosing one too.
+    Raises database errors; then nothing was kept.
     """
     if not drafts:
         return []
@@ -106,13 +124,29 @@ def accept(
         with transaction.atomic(), connection.cursor() as cursor:
             fresh = insert(cursor, drafts, origin=origin, batch_id=batch_id, request_id=request_id)
             winners = _winners(cursor, drafts, fresh)
-    except IntegrityError:
+    except IntegrityError as error:
         if len(drafts) == 1:
-            return [Accepted(drafts[0].id, fresh=False, conflict=IdTaken("this id belongs to another message"))]
-        # An id that was used before: find it alone, so that it does not drag its neighbours.
-        return [accept([item], origin=origin, batch_id=batch_id, request_id=request_id)[0] for item in drafts]
-    ring(item for item in drafts if item.id in fresh)
+            return [Accepted(drafts[0].id, fresh=False, conflict=_blame(error))]
+        # One row is to blame: halve until it is alone, so that it does not drag its neighbours.
+        middle = len(drafts) // 2
+        halves = (drafts[:middle], drafts[middle:])
+        return [
+            answer
+            for half in halves
+            for answer in accept(half, origin=origin, batch_id=batch_id, request_id=request_id)
+        ]
+    transaction.on_commit(lambda: ring(item for item in drafts if item.id in fresh))
     return [_answer(item, fresh, winners) for item in drafts]
+
+
+def _blame(error: IntegrityError) -> IdTaken | TooLate:
+    """What a single refused row did wrong. Raises ``error`` again where it is a mistake of ours."""
+    cause = error.__cause__
+    if isinstance(cause, psycopg.errors.UniqueViolation):
+        return IdTaken("belongs to another message; mint a new one")
+    if isinstance(cause, psycopg.errors.CheckViolation) and cause.diag.constraint_name in _REFUSED:
+        return _REFUSED[cause.diag.constraint_name]
+    raise error
 
 
 def insert(
@@ -141,7 +175,9 @@ def _answer(item: Draft, fresh: set[UUID], winners: dict[str, tuple[UUID, str]])
     message_id, fingerprint = winners[item.key]
     if fingerprint != item.fingerprint:
         return Accepted(
-            message_id, fresh=False, conflict=IdempotencyConflict("this idempotency key was used for another message")
+            message_id,
+            fresh=False,
+            conflict=IdempotencyConflict("was used for another message; use a new key for a new message"),
         )
     return Accepted(message_id, fresh=False)
 

@@ -6,11 +6,12 @@ Called by the API, the commands and the callbacks before ``accept``. Nothing is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -26,8 +27,11 @@ from deliveries.models import Service
 from deliveries.routing import AccountRef, NoAccount, table
 
 Errors = dict[str, list[str]]
+Checked = TypeVar("Checked")
 _REQUIRED = ("channel", "to")
 _LONGEST = timedelta(days=366)
+#: A body of a megabyte can hold a hundred thousand wrong names; a few of them tell what is wrong.
+_UNKNOWN_SHOWN = 5
 
 
 class InvalidMessage(ValueError):
@@ -73,10 +77,13 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
     checked, errors = _fields(given)
     if errors:
         raise InvalidMessage(errors)
-    recipient = _recipient(checked)
-    account = _account(service, checked) if account_id is None else table.get(account_id)
-    content = _content(service, checked)
-    due, expires_at = _times(checked)
+    recipient = _collect(errors, lambda: _recipient(checked))
+    account = _collect(errors, lambda: _account(service, checked, account_id))
+    content = _collect(errors, lambda: _content(service, checked))
+    times = _collect(errors, lambda: _times(checked))
+    if recipient is None or account is None or content is None or times is None:
+        raise InvalidMessage(errors)
+    due, expires_at = times
     message_id = checked.get("id") or uuid7()
     _offer_to_provider(account, checked, content, recipient, message_id)
     return Draft(
@@ -110,19 +117,35 @@ def fingerprint(given: Mapping[str, Any]) -> str:
 def _fields(given: Mapping[str, Any]) -> tuple[dict[str, Any], Errors]:
     checked: dict[str, Any] = {}
     errors: Errors = {}
-    for name, value in given.items():
-        rule = FIELDS.get(name)
-        if rule is None:
-            errors[str(name)[:64]] = [f"is not a field of a message; the fields are {', '.join(FIELDS)}"]
-        elif value is not None and value not in ("", [], {}):
-            try:
-                checked[name] = rule(value)
-            except ValueError as error:
-                errors[name] = [str(error)]
+    for name, rule in FIELDS.items():
+        if given.get(name) is None:
+            continue
+        try:
+            value = rule(given[name])
+        except ValueError as error:
+            errors[name] = [str(error)]
+            continue
+        if value not in ("", [], {}):  # said to be empty: the same as left out
+            checked[name] = value
+    for name in islice((name for name in given if name not in FIELDS), _UNKNOWN_SHOWN):
+        errors[_printable(name)] = [f"is not a field of a message; the fields are {', '.join(FIELDS)}"]
     for name in _REQUIRED:
         if name not in checked and name not in errors:
             errors[name] = ["is required"]
     return checked, errors
+
+
+def _printable(name: Any) -> str:
+    return str(name)[:64].encode(errors="backslashreplace").decode()
+
+
+def _collect(errors: Errors, check: Callable[[], Checked]) -> Checked | None:
+    """What ``check`` gives, or None with its complaints added to ``errors``."""
+    try:
+        return check()
+    except InvalidMessage as invalid:
+        errors |= invalid.errors
+        return None
 
 
 def _recipient(checked: Mapping[str, Any]) -> str:
@@ -132,7 +155,9 @@ def _recipient(checked: Mapping[str, Any]) -> str:
         raise InvalidMessage({"to": [str(error)]}) from error
 
 
-def _account(service: Service, checked: Mapping[str, Any]) -> AccountRef:
+def _account(service: Service, checked: Mapping[str, Any], account_id: int | None) -> AccountRef:
+    if account_id is not None:
+        return table.get(account_id)
     try:
         return table.choose(service, checked["channel"], checked.get("account", ""))
     except NoAccount as error:
@@ -140,12 +165,14 @@ def _account(service: Service, checked: Mapping[str, Any]) -> AccountRef:
 
 
 def _content(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
-    content = {name: checked[name] for name in ("text", "subject", "html") if checked.get(name)}
+    content = {name: checked[name] for name in ("text", "subject", "html", "language") if checked.get(name)}
     if "template" in checked:
         clash = [name for name in ("text", "html") if name in content]
         if clash:
             raise InvalidMessage({name: ["is the template's to give; leave one of the two out"] for name in clash})
         content |= _rendered(service, checked)
+    elif "context" in checked:
+        raise InvalidMessage({"context": ["fills in a template, and none is named; give template, or leave it out"]})
     if sum(len(str(part).encode()) for part in content.values()) > limits().message_bytes:
         raise InvalidMessage({"message": [f"has more than {limits().message_bytes:,} bytes of content"]})
     return content
@@ -158,10 +185,16 @@ def _rendered(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
     except TemplateProblem as problem:
         raise InvalidMessage({problem.field: [problem.reason]}) from problem
     parts = {"subject": rendered.subject, "text": rendered.text, "html": rendered.html}
+    for part, value in parts.items():
+        try:
+            FIELDS[part](value)
+        except ValueError as error:
+            raise InvalidMessage({"context": [f"makes a {part} that {error}"]}) from error
     return {
         **{part: value for part, value in parts.items() if value},
         "template": name,
         "template_version": rendered.version,
+        "context": checked.get("context", {}),
     }
 
 

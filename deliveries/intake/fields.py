@@ -6,9 +6,10 @@ Called by ``draft``. A rule returns the checked value or raises ``ValueError`` w
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,9 @@ from deliveries.conf import limits
 
 KEY_LIMIT = 255
 TAG_LIMIT = 20
+DEPTH_LIMIT = 20
+_DAY_SECONDS = 86_400
+_OBJECT_BYTES = 65_536
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -33,10 +37,7 @@ def text_of(limit: int, *, lines: bool = True) -> Callable[[Any], str]:
             raise ValueError("holds a control character such as NUL; remove it")
         if not lines and ("\n" in value or "\r" in value):
             raise ValueError("must be a single line")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError("holds half a character (a lone surrogate); send valid UTF-8") from error
+        _refuse_unkeepable(value)
         return value
 
     return check
@@ -94,8 +95,8 @@ def uuid7(value: Any) -> UUID:
         raise ValueError("is not a UUID") from error
     if parsed.version != 7:
         raise ValueError("must be a UUIDv7 (RFC 9562); leave it out to get one")
-    made = datetime.fromtimestamp((parsed.int >> 80) / 1000, UTC)
-    if abs(datetime.now(UTC) - made) > timedelta(days=1):
+    made = (parsed.int >> 80) / 1000
+    if abs(datetime.now(UTC).timestamp() - made) > _DAY_SECONDS:
         raise ValueError("was minted more than a day away from now; mint it when the message is made")
     return parsed
 
@@ -113,17 +114,40 @@ def json_object(value: Any) -> dict[str, Any]:
     """A JSON object of at most 64 kB whose strings PostgreSQL can keep."""
     if not isinstance(value, Mapping):
         raise ValueError(f"must be an object, not {_kind(value)}")
-    try:
-        encoded = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, TypeError, UnicodeEncodeError) as error:
-        raise ValueError("must be plain JSON: no NaN or Infinity, valid UTF-8") from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
-    if len(encoded) > 65_536:
-        raise ValueError(f"has {len(encoded):,} bytes; at most 65,536 are taken")
-    if b"\\u0000" in encoded:
-        raise ValueError("holds a NUL character; remove it")
+    _refuse_odd(value, DEPTH_LIMIT)
+    encoded = json.dumps(value, ensure_ascii=False).encode()
+    if len(encoded) > _OBJECT_BYTES:
+        raise ValueError(f"has {len(encoded):,} bytes; at most {_OBJECT_BYTES:,} are taken")
     return dict(value)
+
+
+def _refuse_odd(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise ValueError(f"is nested more than {DEPTH_LIMIT} levels deep")
+    if isinstance(value, str):
+        _refuse_unkeepable(value)
+    elif isinstance(value, Mapping):
+        for name, member in value.items():
+            _refuse_unkeepable(name)
+            _refuse_odd(member, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        for member in value:
+            _refuse_odd(member, depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that is not finite, which JSON does not know")
+    elif value is not None and not isinstance(value, (bool, int, float)):
+        raise ValueError(f"must be plain JSON, and {_kind(value)} is none")
+
+
+def _refuse_unkeepable(text: Any) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"may have strings as names only, not {_kind(text)}")
+    if "\0" in text:
+        raise ValueError("holds a NUL character; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half a character (a lone surrogate); send valid UTF-8") from error
 
 
 def not_yet(value: Any) -> Any:

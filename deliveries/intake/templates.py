@@ -73,14 +73,18 @@ def refuse_tags(field: str, text: str) -> None:
 def fill(text: str, context: Mapping[str, Any], *, escape: bool = False) -> str:
     """``text`` with its names replaced from ``context``; every name must be there."""
 
-    def value(match: re.Match[str]) -> str:
-        found = str(_look_up(context, match.group(1)))
-        return html.escape(found) if escape else found
+    size = len(text)
 
-    filled = _NAME.sub(value, text)
-    if len(filled) > OUTPUT_LIMIT:
-        raise TemplateProblem("context", f"makes {len(filled):,} characters; at most {OUTPUT_LIMIT:,} are taken")
-    return filled
+    def value(match: re.Match[str]) -> str:
+        nonlocal size
+        found = str(_look_up(context, match.group(1)))
+        found = html.escape(found) if escape else found
+        size += len(found)
+        if size > OUTPUT_LIMIT:  # looked at while it grows: a long value used a thousand times is never built
+            raise TemplateProblem("context", f"makes more than {OUTPUT_LIMIT:,} characters, which is the most")
+        return found
+
+    return _NAME.sub(value, text)
 
 
 def _look_up(context: Any, name: str) -> str | int | float | None:

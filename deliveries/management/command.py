@@ -5,23 +5,38 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 from argparse import ArgumentParser
-from datetime import timedelta
-from typing import Any
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError
 
 from deliveries.models import Account, Message, Service
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"[0-9]{1,12}[smhd]\Z")
+_LONGEST = timedelta(days=3660)
 
 
 class Command(BaseCommand):
     """Base of the commands. Machine-readable output goes to stdout, words for people to stderr."""
 
     requires_system_checks: list[str] = []
+    #: Verb -> what ``--json`` prints, as an example; the empty verb where the command has none. The reference shows it.
+    examples: ClassVar[Mapping[str, Any]] = {}
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run it; a database that is away is one sentence, not a traceback."""
+        try:
+            return super().execute(*args, **options)
+        except (OperationalError, InterfaceError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CommandError(f"the database does not answer: {reason}. `manage.py doctor` looks closer") from error
 
     def say(self, text: str = "") -> None:
         """A line for people."""
@@ -29,11 +44,16 @@ class Command(BaseCommand):
 
     def give(self, data: Any) -> None:
         """The machine-readable answer."""
-        self.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False))
+        self.stdout.write(json.dumps(data, indent=2, default=_plain, ensure_ascii=False))
 
     def add_json(self, parser: ArgumentParser) -> None:
         """The flag that all reporting commands take."""
         parser.add_argument("--json", action="store_true", help="print the answer as JSON on stdout")
+
+
+def _plain(value: object) -> str:
+    """Times in ISO 8601, as the API writes them; ids as they are printed."""
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def actor() -> str:
@@ -100,6 +120,9 @@ def pairs(given: list[str] | None) -> dict[str, str]:
 
 def duration(given: str) -> timedelta:
     """``90s``, ``5m``, ``1h``, ``7d``. Raises ``ValueError``."""
-    if given[-1:] not in _UNITS or not given[:-1].isdigit():
+    if not _DURATION.match(given):
         raise ValueError(f"{given!r} is not a duration such as 90s, 5m, 1h or 7d")
-    return timedelta(seconds=int(given[:-1]) * _UNITS[given[-1]])
+    seconds = int(given[:-1]) * _UNITS[given[-1]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"{given!r} is longer than {_LONGEST.days} days")
+    return timedelta(seconds=seconds)

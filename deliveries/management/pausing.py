@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,36 +13,67 @@ from django.core.management.base import CommandError
 from channels.media import MEDIA
 from deliveries.management.command import Command as Base
 from deliveries.management.command import account_named, service_named
+from deliveries.models import Batch
 from deliveries.models.control import PauseScope
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be held or let go: as the database has it, and in words."""
+
+    scope: PauseScope
+    value: str
+    words: str
 
 
 class PauseCommand(Base):
     """A command about what must not be claimed."""
 
+    examples = {"": [{"scope": "channel", "value": "sms", "changed": True}]}
+
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--channel")
-        parser.add_argument("--account")
-        parser.add_argument("--service")
-        parser.add_argument("--batch")
-        parser.add_argument("--reason", default="")
+        parser.add_argument("--channel", help="what goes over this channel")
+        parser.add_argument("--account", help="what goes through this account; with --service, that service's account")
+        parser.add_argument("--service", help="the messages of this service; with --account, whose account it is")
+        parser.add_argument("--batch", metavar="ID", help="the messages of this batch")
+        parser.add_argument("--reason", default="", help="why, for the audit")
+        self.add_json(parser)
 
-    def targets(self, options: dict[str, Any]) -> list[tuple[PauseScope, str, str]]:
-        """(scope, value, words) for every flag given; everything when there is none."""
-        return list(_targets(options)) or [(PauseScope.ALL, "", "everything")]
+    def targets(self, options: dict[str, Any]) -> list[Target]:
+        """What every flag names; everything when there is none."""
+        return list(_targets(options)) or [Target(PauseScope.ALL, "", "everything")]
+
+    def tell(self, done: list[tuple[Target, bool]], *, changed: str, unchanged: str, as_json: bool) -> None:
+        """Say of each target whether it changed, such as ``("is paused", "was paused already")``."""
+        if as_json:
+            self.give([{"scope": str(t.scope), "value": t.value, "changed": made} for t, made in done])
+        for target, made in done:
+            self.say(f"{target.words[:1].upper()}{target.words[1:]} {changed if made else unchanged}.")
 
 
-def _targets(options: dict[str, Any]) -> Iterator[tuple[PauseScope, str, str]]:
+def _targets(options: dict[str, Any]) -> Iterator[Target]:
     if options["channel"]:
         if options["channel"] not in MEDIA:
             raise CommandError(f"{options['channel']!r} is not a channel; one of {', '.join(MEDIA)}")
-        yield PauseScope.CHANNEL, options["channel"], f"channel {options['channel']}"
+        yield Target(PauseScope.CHANNEL, options["channel"], f"channel {options['channel']}")
     if options["account"]:
         service = service_named(options["service"]) if options["service"] else None
-        yield PauseScope.ACCOUNT, str(account_named(options["account"], service).pk), f"account {options['account']}"
+        account = account_named(options["account"], service)
+        yield Target(PauseScope.ACCOUNT, str(account.pk), f"account {account.name}")
     elif options["service"]:
-        yield PauseScope.SERVICE, str(service_named(options["service"]).pk), f"service {options['service']}"
+        service = service_named(options["service"])
+        yield Target(PauseScope.SERVICE, str(service.pk), f"service {service.name}")
     if options["batch"]:
-        try:
-            yield PauseScope.BATCH, str(UUID(options["batch"])), f"batch {options['batch']}"
-        except ValueError as error:
-            raise CommandError(f"{options['batch']!r} is not a batch id") from error
+        batch = _batch(options["batch"])
+        yield Target(PauseScope.BATCH, str(batch.pk), f"batch {batch.pk}")
+
+
+def _batch(given: str) -> Batch:
+    try:
+        return Batch.objects.get(pk=UUID(given))
+    except ValueError as error:
+        raise CommandError(
+            f"{given!r} is not a batch id; it looks like 01980000-0000-7000-8000-000000000000"
+        ) from error
+    except Batch.DoesNotExist as error:
+        raise CommandError(f"there is no batch {given}") from error

@@ -16,11 +16,14 @@ from deliveries.management.command import service_named
 class SuppressionCommand(Base):
     """A command about one recipient on one channel."""
 
+    examples = {"": {"channel": "sms", "to": "+56912345678", "changed": True}}
+
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("channel", choices=list(MEDIA))
-        parser.add_argument("to")
+        parser.add_argument("channel", choices=list(MEDIA), metavar="CHANNEL", help="the channel")
+        parser.add_argument("to", metavar="TO", help="the recipient, in any form that the channel takes")
         parser.add_argument("--service", help="only for this service; for all if left out")
-        parser.add_argument("--reason", default="asked by an operator")
+        parser.add_argument("--reason", default="asked by an operator", help="why, for the audit")
+        self.add_json(parser)
 
     @staticmethod
     def whom(options: dict[str, Any]) -> tuple[str, int | None]:

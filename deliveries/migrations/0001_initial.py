@@ -400,7 +400,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='message',
-            index=models.Index(condition=models.Q(('batch__isnull', False)), fields=['batch', 'status'], name='message_batch'),
+            index=models.Index(condition=models.Q(('batch__isnull', False)), fields=['batch', 'id'], name='message_batch'),
         ),
         migrations.AddConstraint(
             model_name='message',

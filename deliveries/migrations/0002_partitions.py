@@ -45,7 +45,7 @@ ALTER TABLE message ADD CONSTRAINT message_pkey PRIMARY KEY (id);
 CREATE INDEX message_list ON message (service_id, channel, status, id);
 CREATE INDEX message_recipient ON message (recipient, id);
 CREATE INDEX message_reference ON message (service_id, reference, id) WHERE NOT (reference = '');
-CREATE INDEX message_batch ON message (batch_id, status) WHERE batch_id IS NOT NULL;
+CREATE INDEX message_batch ON message (batch_id, id) WHERE batch_id IS NOT NULL;
 
 ALTER TABLE attempt RENAME TO attempt_plain;
 CREATE TABLE attempt (LIKE attempt_plain INCLUDING DEFAULTS INCLUDING CONSTRAINTS) PARTITION BY RANGE (message_id);

@@ -100,7 +100,7 @@ class Message(models.Model):
             models.Index(
                 fields=["service", "reference", "id"], condition=~models.Q(reference=""), name="message_reference"
             ),
-            models.Index(fields=["batch", "status"], condition=models.Q(batch__isnull=False), name="message_batch"),
+            models.Index(fields=["batch", "id"], condition=models.Q(batch__isnull=False), name="message_batch"),
         ]
         constraints = [
             models.CheckConstraint(

@@ -27,24 +27,40 @@ from deliveries.trace import trace
 
 class Command(Base):
     help = "Create an account at a provider, try one, or list them."
+    examples = {
+        "create": {
+            "id": 1,
+            "name": "main",
+            "channel": "sms",
+            "provider": "twilio",
+            "receipts_url": "https://chaski.example.com/receipts/01234567-89ab-4def-8123-456789abcdef",
+        },
+        "test": {"id": "01980000-0000-7000-8000-000000000000", "status": "sent"},
+        "list": [{"id": 1, "name": "main", "channel": "sms", "provider": "twilio", "service": "shop", "stopped": None}],
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         create = verbs.add_parser("create", help="make an account")
-        create.add_argument("channel")
-        create.add_argument("provider")
-        create.add_argument("name")
+        create.add_argument("channel", metavar="CHANNEL", help="what it carries, such as sms")
+        create.add_argument("provider", metavar="PROVIDER", help="who carries it, such as twilio")
+        create.add_argument("name", metavar="NAME", help="letters, digits, hyphens and underscores")
         create.add_argument("--service", help="the owner; without it the account is shared by all services")
-        create.add_argument("--option", action="append", metavar="k=v")
-        create.add_argument("--secret", action="append", metavar="k=v")
+        create.add_argument("--option", action="append", metavar="k=v", help="a setting of the provider; repeatable")
+        create.add_argument("--secret", action="append", metavar="k=v", help="a credential, kept encrypted; repeatable")
         create.add_argument("--priority", type=int, default=0, help="the lowest is used first")
-        create.add_argument("--in-doubt", choices=InDoubtPolicy.values, default=InDoubtPolicy.RETRY)
+        create.add_argument(
+            "--in-doubt",
+            choices=InDoubtPolicy.values,
+            default=str(InDoubtPolicy.RETRY),
+            help="what happens to a message whose answer never came",
+        )
         test = verbs.add_parser("test", help="send one message and show every step")
-        test.add_argument("name")
-        test.add_argument("to")
-        test.add_argument("--service")
-        test.add_argument("--text", default="This is a test message from Chaski.")
-        test.add_argument("--wait", type=float, default=30.0, metavar="SECONDS")
+        test.add_argument("name", metavar="NAME", help="the account")
+        test.add_argument("to", metavar="TO", help="the recipient, in any form that the channel takes")
+        test.add_argument("--service", help="whose account it is; for a shared one, in whose name to send")
+        test.add_argument("--text", default="This is a test message from Chaski.", help="what to say")
+        test.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="how long to watch it")
         listing = verbs.add_parser("list", help="the accounts")
         for verb in (create, test, listing):
             self.add_json(verb)
@@ -78,10 +94,14 @@ class Command(Base):
         account.secrets = seal(
             owner(account.public_id), {name: value for name, value in {**public, **secret}.items() if name in hidden}
         )
+        if Account.objects.filter(service=service, name=account.name).exists():
+            whose = f"service {service.name}" if service else "all services"
+            raise CommandError(f"there is an account {account.name!r} of {whose} already; choose another name")
         try:
             account.full_clean()
         except ValidationError as error:
-            raise CommandError("; ".join(error.messages)) from error
+            said = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
+            raise CommandError(said) from error
         with transaction.atomic():
             account.save()
             audit(actor(), "account_create", f"account:{account.pk}")

@@ -14,6 +14,19 @@ _EXIT = {diagnosis.Level.OK: 0, diagnosis.Level.DEGRADED: 3, diagnosis.Level.BRO
 
 class Command(Base):
     help = "Check database, broker, workers, relay, beat, clock and accounts. Exit 0 ok, 3 degraded, 1 broken."
+    examples = {
+        "": {
+            "status": "broken",
+            "findings": [
+                {
+                    "check": "relay",
+                    "level": "broken",
+                    "found": "none was seen in the last 20 seconds",
+                    "fix": "Start one: `manage.py relay`.",
+                }
+            ],
+        }
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         self.add_json(parser)

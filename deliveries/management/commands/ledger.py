@@ -15,6 +15,24 @@ from deliveries.management.command import duration, leave
 
 class Command(Base):
     help = "Check the conservation of messages and the invariants. Exit 0 balanced, 1 not, naming the rows."
+    examples = {
+        "": {
+            "balanced": False,
+            "accepted": 5,
+            "final": 1,
+            "handed_over": 1,
+            "waiting": 1,
+            "in_flight": 1,
+            "in_doubt": 0,
+            "violations": [
+                {
+                    "invariant": 1,
+                    "message_id": "01980000-0000-7000-8000-000000000000",
+                    "detail": "accepted, and no message: api",
+                }
+            ],
+        }
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

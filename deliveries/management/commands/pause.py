@@ -13,7 +13,9 @@ class Command(PauseCommand):
     help = "Stop claiming within two seconds: everything, or a channel, account, service or batch. Acceptance goes on."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for scope, value, words in self.targets(options):
-            made = acts.pause(scope, value, actor=actor(), reason=options["reason"])
-            self.say(f"Paused {words}." if made else f"{words.capitalize()} was paused already.")
+        done = [
+            (target, acts.pause(target.scope, target.value, actor=actor(), reason=options["reason"]))
+            for target in self.targets(options)
+        ]
+        self.tell(done, changed="is paused", unchanged="was paused already", as_json=options["json"])
         self.say("What is under way finishes; the rest waits and is still accepted. `manage.py resume` lets it go.")

@@ -22,16 +22,21 @@ STATUSES = ("failed", "undelivered", "expired")
 
 class Command(Base):
     help = "Send messages again that ended badly. --dry-run tells how many, which codes and how long."
+    examples = {
+        "": {"messages": 120, "codes": {"...": 120}, "seconds": 2.4, "redelivered": 0, "dry_run": True},
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--status", choices=STATUSES, required=True)
-        parser.add_argument("--since", required=True, metavar="DURATION", help="90s, 5m, 1h, 7d")
-        parser.add_argument("--channel", choices=list(MEDIA))
+        parser.add_argument("--status", choices=STATUSES, required=True, help="how they ended")
+        parser.add_argument(
+            "--since", required=True, metavar="DURATION", help="only those that ended this lately: 90s, 5m, 1h, 7d"
+        )
+        parser.add_argument("--channel", choices=list(MEDIA), metavar="CHANNEL", help="only this channel")
         parser.add_argument("--code", help="only this error code")
-        parser.add_argument("--limit", type=int, default=10_000)
-        parser.add_argument("--rate", type=float, default=50.0, metavar="PER_SECOND")
-        parser.add_argument("--dry-run", action="store_true")
-        parser.add_argument("--reason", default="bulk redeliver")
+        parser.add_argument("--limit", type=int, default=10_000, help="at most so many, the oldest first")
+        parser.add_argument("--rate", type=float, default=50.0, metavar="PER_SECOND", help="so many a second")
+        parser.add_argument("--dry-run", action="store_true", help="only tell how many, which codes and how long")
+        parser.add_argument("--reason", default="bulk redeliver", help="why, for the audit")
         self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

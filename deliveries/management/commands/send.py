@@ -19,14 +19,17 @@ from deliveries.trace import trace
 
 class Command(Base):
     help = "Send one message; with --wait show what became of it (exit 0 when it was sent)."
+    examples = {"": {"id": "01980000-0000-7000-8000-000000000000", "status": "queued"}}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("channel", choices=list(MEDIA))
-        parser.add_argument("to")
-        parser.add_argument("--text", default="Hello from Chaski.")
-        parser.add_argument("--subject", default="")
+        parser.add_argument("channel", choices=list(MEDIA), metavar="CHANNEL", help="the channel")
+        parser.add_argument("to", metavar="TO", help="the recipient, in any form that the channel takes")
+        parser.add_argument("--text", default="Hello from Chaski.", help="what to say")
+        parser.add_argument("--subject", default="", help="the subject of an e-mail")
         parser.add_argument("--service", help="the sender; needed where there are several services")
-        parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS")
+        parser.add_argument(
+            "--wait", type=float, default=0.0, metavar="SECONDS", help="wait for what becomes of it; exit 0 when sent"
+        )
         self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

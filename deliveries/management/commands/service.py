@@ -1,8 +1,9 @@
-"""`manage.py service create|key|list`: applications that send through Chaski, and their keys."""
+"""`manage.py service create|key|revoke|list`: applications that send through Chaski, and their keys."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -12,25 +13,35 @@ from django.db.models.functions import Now
 
 from deliveries.acts import audit
 from deliveries.management.command import Command as Base
-from deliveries.management.command import actor, service_named
+from deliveries.management.command import actor, duration, service_named
 from deliveries.models import ApiKey, Service
 from deliveries.secrets import mint_key
+
+_KEY = {"id": 1, "name": "shop", "api_key": "ck_live_0123456789ab_..."}
 
 
 class Command(Base):
     help = "Create a service, give it a further API key, revoke a key, or list the services."
+    examples = {
+        "create": _KEY,
+        "key": _KEY,
+        "revoke": {"key_id": "0123456789ab", "revoked": True},
+        "list": [{"id": 1, "name": "shop", "test": False, "keys": ["0123456789ab"]}],
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         create = verbs.add_parser("create", help="make a service and print its API key, once")
-        create.add_argument("name")
+        create.add_argument("name", metavar="NAME", help="letters, digits, hyphens and underscores")
         create.add_argument("--test", action="store_true", help="its messages reach the sandbox, never a provider")
         key = verbs.add_parser("key", help="print a further API key, for rotation")
-        key.add_argument("name")
-        revoke = verbs.add_parser("revoke", help="revoke a key by its id (the part after ck_live_)")
-        revoke.add_argument("key_id")
+        key.add_argument("name", metavar="NAME", help="the service")
+        for verb in (create, key):
+            verb.add_argument("--expires-in", metavar="DURATION", help="the key ends by itself: 90s, 5m, 1h, 7d")
+        revoke = verbs.add_parser("revoke", help="revoke a key by its id")
+        revoke.add_argument("key_id", metavar="KEY_ID", help="the part after ck_live_")
         listing = verbs.add_parser("list", help="the services and their keys")
-        for verb in (create, key, listing):
+        for verb in (create, key, revoke, listing):
             self.add_json(verb)
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -42,16 +53,18 @@ class Command(Base):
             service.full_clean()
         except ValidationError as error:
             raise CommandError("; ".join(error.messages)) from error
+        expires_at = _expiry(options["expires_in"])
         with transaction.atomic():
             service.save()
-            key = self._mint(service)
+            key = self._mint(service, expires_at)
             audit(actor(), "service_create", f"service:{service.pk}")
         self._show(service, key, options)
 
     def _key(self, options: dict[str, Any]) -> None:
         service = service_named(options["name"])
+        expires_at = _expiry(options["expires_in"])
         with transaction.atomic():
-            key = self._mint(service)
+            key = self._mint(service, expires_at)
             audit(actor(), "key_create", f"service:{service.pk}")
         self._show(service, key, options)
 
@@ -63,9 +76,12 @@ class Command(Base):
         self.stdout.write(key)
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        if not ApiKey.objects.filter(key_id=options["key_id"], revoked_at=None).update(revoked_at=Now()):
-            raise CommandError(f"there is no active key {options['key_id']!r}; `service list` shows them")
-        audit(actor(), "key_revoke", f"key:{options['key_id']}")
+        with transaction.atomic():
+            if not ApiKey.objects.filter(key_id=options["key_id"], revoked_at=None).update(revoked_at=Now()):
+                raise CommandError(f"there is no active key {options['key_id']!r}; `service list` shows them")
+            audit(actor(), "key_revoke", f"key:{options['key_id']}")
+        if options["json"]:
+            self.give({"key_id": options["key_id"], "revoked": True})
         self.say("Revoked; within two seconds no process takes it any more.")
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -87,7 +103,16 @@ class Command(Base):
             self.say("No services yet. Make one with `manage.py service create NAME`.")
 
     @staticmethod
-    def _mint(service: Service) -> str:
+    def _mint(service: Service, expires_at: datetime | None) -> str:
         minted = mint_key(kind="test" if service.test else "live")
-        ApiKey.objects.create(service=service, key_id=minted.key_id, secret_sha256=minted.secret_sha256)
+        ApiKey.objects.create(
+            service=service, key_id=minted.key_id, secret_sha256=minted.secret_sha256, expires_at=expires_at
+        )
         return minted.text
+
+
+def _expiry(given: str | None) -> datetime | None:
+    try:
+        return datetime.now(UTC) + duration(given) if given else None
+    except ValueError as error:
+        raise CommandError(f"--expires-in: {error}") from error

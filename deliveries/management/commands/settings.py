@@ -12,6 +12,16 @@ from deliveries.management.command import Command as Base
 
 class Command(Base):
     help = "Print every setting, its value and where it came from. Secrets are not shown."
+    examples = {
+        "": [
+            {
+                "name": "CHASKI_ENV",
+                "value": "development",
+                "source": "default",
+                "help": "development, test or production",
+            }
+        ]
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         self.add_json(parser)

@@ -17,4 +17,6 @@ class Command(SuppressionCommand):
         made = acts.suppress(
             options["channel"], recipient, service_id=service_id, actor=actor(), reason=options["reason"]
         )
+        if options["json"]:
+            self.give({"channel": options["channel"], "to": recipient, "changed": made})
         self.say("Suppressed." if made else "It was suppressed already.")

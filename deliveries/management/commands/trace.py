@@ -13,9 +13,27 @@ from deliveries.trace import trace
 
 class Command(Base):
     help = "Tell the whole life of one message: events, attempts with the provider's answers, receipts, acts."
+    examples = {
+        "": {
+            "id": "01980000-0000-7000-8000-000000000000",
+            "status": "queued",
+            "channel": "sms",
+            "provider": "twilio",
+            "waiting_for": "retry",
+            "waiting_until": "2030-01-31T12:00:00+00:00",
+            "entries": [
+                {
+                    "at": "2030-01-31T11:59:00+00:00",
+                    "kind": "event",
+                    "words": "accepted and queued",
+                    "data": {"...": "what the API shows of an event, an attempt, a receipt or an act"},
+                }
+            ],
+        }
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("message_id")
+        parser.add_argument("message_id", metavar="MESSAGE_ID", help="the message")
         self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

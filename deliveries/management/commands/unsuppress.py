@@ -17,4 +17,6 @@ class Command(SuppressionCommand):
         gone = acts.unsuppress(
             options["channel"], recipient, service_id=service_id, actor=actor(), reason=options["reason"]
         )
+        if options["json"]:
+            self.give({"channel": options["channel"], "to": recipient, "changed": gone})
         self.say("It may be written to again." if gone else "It was not suppressed.")

@@ -1,0 +1,104 @@
+"""How a message is written out. Called by the views, for one message and for lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from deliveries import reading
+from deliveries.models import Account, Message, Pending
+from deliveries.models.messages import LANES
+from deliveries.pausing import Pauses
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is needed besides the rows themselves, read once for all of them."""
+
+    now: datetime
+    pauses: Pauses
+    pending: dict[UUID, Pending]
+    accounts: dict[int, str]
+
+
+def shown(message: Message) -> dict[str, Any]:
+    """One message as it is now."""
+    [written] = shown_all([message])
+    return written
+
+
+def shown_all(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as they are now, in four queries however many they are."""
+    now, pauses = reading.now_and_pauses()
+    accounts = Account.objects.filter(pk__in={message.account_id for message in messages})
+    around = Surroundings(now, pauses, reading.pending_of(messages), dict(accounts.values_list("pk", "name")))
+    return [_present(message, around) for message in messages]
+
+
+def _present(message: Message, around: Surroundings) -> dict[str, Any]:
+    pending = around.pending.get(message.pk)
+    waits = reading.waiting(pending, around.pauses, around.now)
+    return {
+        **_as_given(message, around.accounts.get(message.account_id, "")),
+        "recipient": message.recipient,
+        "status": str(reading.effective_status(message, pending)),
+        "final": reading.is_final(message, around.now),
+        "waiting_for": str(waits.reason) if waits else None,
+        "waiting_until": waits.until if waits else None,
+        "provider": message.provider,
+        "provider_message_id": message.provider_message_id or None,
+        "error": _error_of(message),
+        "attempt_count": message.attempt_count + (1 if pending is not None and pending.lease_until else 0),
+        "in_doubt_count": message.in_doubt_count,
+        "batch_id": message.batch_id,
+        "created_at": message.created_at,
+        "updated_at": message.updated_at,
+        "due_at": pending.due_at if pending is not None else None,
+        "sent_at": message.sent_at,
+        "delivered_at": message.delivered_at,
+        "read_at": message.read_at,
+        "finished_at": message.finished_at,
+        "url": admin_url(message.pk),
+    }
+
+
+def _as_given(message: Message, account: str) -> dict[str, Any]:
+    content = message.content
+    return {
+        "id": message.pk,
+        "channel": message.channel,
+        "to": message.to,
+        "text": content.get("text", ""),
+        "subject": content.get("subject", ""),
+        "html": content.get("html", ""),
+        "template": content.get("template"),
+        "context": content.get("context", {}),
+        "language": content.get("language", ""),
+        "attachments": [],
+        "account": account,
+        "send_at": message.send_at,
+        "expires_at": message.expires_at,
+        "priority": str(LANES[message.lane]),
+        "ordering_key": message.ordering_key or None,
+        "reference": message.reference or None,
+        "tags": message.tags,
+        "metadata": message.metadata,
+        "options": message.options,
+    }
+
+
+def _error_of(message: Message) -> dict[str, str] | None:
+    """The last error, while it still stands."""
+    if not message.error_class:
+        return None
+    return {"code": message.error_code, "class": message.error_class, "detail": message.error_detail}
+
+
+def admin_url(message_id: UUID) -> str:
+    """The admin page of a message."""
+    return f"{settings.CHASKI_PUBLIC_URL}/admin/deliveries/message/{message_id}/change/"
