@@ -11,6 +11,7 @@ from typing import Any
 
 import sentry_sdk
 import structlog
+from sentry_sdk.integrations.argv import ArgvIntegration
 
 #: Fields that must never leave the process, whoever logs them.
 PRIVATE = frozenset(
@@ -34,7 +35,8 @@ def set_up(form: str, release: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         redact,
     ]
-    console = structlog.dev.ConsoleRenderer(colors=False)
+    # The pretty tracebacks show local variables, which hold recipients and bodies.
+    console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     renderer = structlog.processors.JSONRenderer() if form == "json" else console
     structlog.configure(
         processors=[
@@ -105,6 +107,7 @@ def watch(dsn: str, environment: str, release: str) -> None:
             "stack_frame_variables": False,
         },
         max_request_body_size="never",
+        disabled_integrations=[ArgvIntegration()],  # a command line may hold `--secret token=...`
         before_send=scrub,
         traces_sample_rate=0.0,
     )

@@ -59,6 +59,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "deliveries.admin.policy.AdminPages",
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
@@ -141,6 +142,35 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "ENUM_NAME_OVERRIDES": {"StatusEnum": "deliveries.api.serializers.STATUS_CHOICES"},
+}
+
+UNFOLD = {
+    "SITE_TITLE": "Chaski",
+    "SITE_HEADER": "Chaski",
+    "SITE_SUBHEADER": CHASKI_ENV,
+    "SITE_SYMBOL": "send",
+    "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "deliveries.admin.navigation.favicon"},
+    ],
+    "STYLES": ["deliveries.admin.navigation.stylesheet"],
+    "SIDEBAR": {"show_search": False, "navigation": "deliveries.admin.navigation.sidebar"},
+    "DASHBOARD_CALLBACK": "deliveries.admin.navigation.start_page",
+    "COLORS": {
+        "primary": {
+            "50": "#f0f9ff",
+            "100": "#e0f2fe",
+            "200": "#bae6fd",
+            "300": "#7dd3fc",
+            "400": "#38bdf8",
+            "500": "#0ea5e9",
+            "600": "#0369a1",
+            "700": "#075985",
+            "800": "#0c4a6e",
+            "900": "#0b3c5a",
+            "950": "#082f49",
+        }
+    },
 }
 
 CHASKI_BROKER_URL: str = _value("CHASKI_BROKER_URL") or "redis://127.0.0.1:6379/0"

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError
 
@@ -105,6 +106,11 @@ def message_with(given: str) -> Message:
         ) from error
     except Message.DoesNotExist as error:
         raise CommandError(f"there is no message {given}") from error
+
+
+def in_words(error: ValidationError) -> str:
+    """What a model refuses, field by field, in one line."""
+    return "; ".join(f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:

@@ -124,6 +124,7 @@ class Migration(migrations.Migration):
                 ('detail', models.JSONField(default=dict)),
             ],
             options={
+                'verbose_name_plural': 'audit',
                 'db_table': 'audit',
                 'indexes': [models.Index(fields=['target'], name='audit_target')],
             },
@@ -264,6 +265,7 @@ class Migration(migrations.Migration):
                 ('service', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='api_keys', to='deliveries.service')),
             ],
             options={
+                'verbose_name': 'API key',
                 'db_table': 'api_key',
             },
         ),

@@ -68,6 +68,7 @@ class Audit(models.Model):
 
     class Meta:
         db_table = "audit"
+        verbose_name_plural = "audit"
         indexes = [models.Index(fields=["target"], name="audit_target")]
 
     def __str__(self) -> str:

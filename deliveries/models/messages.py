@@ -94,6 +94,10 @@ class Message(models.Model):
 
     class Meta:
         db_table = "message"
+        permissions = [
+            ("view_message_body", "Can read what a message says"),
+            ("act_on_message", "Can redeliver, cancel and resolve messages"),
+        ]
         indexes = [
             models.Index(fields=["service", "channel", "status", "id"], name="message_list"),
             models.Index(fields=["recipient", "id"], name="message_recipient"),

@@ -36,6 +36,7 @@ class ApiKey(models.Model):
 
     class Meta:
         db_table = "api_key"
+        verbose_name = "API key"
         constraints = [models.CheckConstraint(condition=~models.Q(key_id=""), name="api_key_has_an_id")]
 
     def __str__(self) -> str:

@@ -68,10 +68,11 @@ def environment(
     """What the README exports; afterwards the client's connection, and with it the server's to the database, is closed."""
     monkeypatch.setenv("CHASKI_URL", live_server.url)
     monkeypatch.setenv("CHASKI_API_KEY", shop.key)
+    before = _other_sessions()
     yield
     chaski._client(live_server.url, shop.key).close()
     deadline = time.monotonic() + 10
-    while _other_sessions():
+    while _other_sessions() > before:
         assert time.monotonic() < deadline, "the server keeps its connection to the database"
         time.sleep(0.02)
 

@@ -9,19 +9,16 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
-from django.db import transaction
 
 from channels.base import InvalidOption
 from channels.registry import UnknownProvider, provider_class
 from deliveries import intake
-from deliveries.acts import audit
-from deliveries.delivery.accounts import owner
 from deliveries.management.command import Command as Base
-from deliveries.management.command import account_named, actor, leave, pairs, service_named
+from deliveries.management.command import account_named, actor, in_words, leave, pairs, service_named
 from deliveries.models import Account, Message, Service
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.models.messages import Origin
-from deliveries.secrets import seal
+from deliveries.setting_up import NameTaken, create_account
 from deliveries.trace import trace
 
 
@@ -69,42 +66,25 @@ class Command(Base):
         getattr(self, f"_{verb}")(options)
 
     def _create(self, options: dict[str, Any]) -> None:
-        service = service_named(options["service"]) if options["service"] else None
-        public, secret = pairs(options["option"]), pairs(options["secret"])
+        account = Account(
+            service=service_named(options["service"]) if options["service"] else None,
+            channel=options["channel"],
+            provider=options["provider"],
+            name=options["name"],
+            priority=options["priority"],
+            in_doubt_policy=options["in_doubt"],
+        )
         try:
-            cls = provider_class(options["channel"], options["provider"])
-            cls.check({**public, **secret})
-        except UnknownProvider as error:
+            create_account(account, {**pairs(options["option"]), **pairs(options["secret"])}, actor=actor())
+        except (UnknownProvider, NameTaken) as error:
             raise CommandError(str(error)) from error
         except InvalidOption as error:
             raise CommandError(
                 f"{error}. Options are given as --option name=value, secrets as --secret name=value"
             ) from error
-        # A secret is a secret however it was given.
-        hidden = {option.name for option in cls.options if option.secret}
-        account = Account(
-            service=service,
-            channel=options["channel"],
-            provider=options["provider"],
-            name=options["name"],
-            options={name: value for name, value in {**public, **secret}.items() if name not in hidden},
-            priority=options["priority"],
-            in_doubt_policy=options["in_doubt"],
-        )
-        account.secrets = seal(
-            owner(account.public_id), {name: value for name, value in {**public, **secret}.items() if name in hidden}
-        )
-        if Account.objects.filter(service=service, name=account.name).exists():
-            whose = f"service {service.name}" if service else "all services"
-            raise CommandError(f"there is an account {account.name!r} of {whose} already; choose another name")
-        try:
-            account.full_clean()
         except ValidationError as error:
-            said = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
-            raise CommandError(said) from error
-        with transaction.atomic():
-            account.save()
-            audit(actor(), "account_create", f"account:{account.pk}")
+            raise CommandError(in_words(error)) from error
+        cls = provider_class(account.channel, account.provider)
         self._created(account, receipts=cls.receipts, as_json=options["json"])
 
     def _created(self, account: Account, *, receipts: bool, as_json: bool) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.db import transaction
-from django.db.models.functions import Now
 
 from deliveries.acts import audit
 from deliveries.management.command import Command as Base
 from deliveries.management.command import actor, duration, service_named
-from deliveries.models import ApiKey, Service
-from deliveries.secrets import mint_key
+from deliveries.models import Service
+from deliveries.setting_up import add_key, revoke_key
 
 _KEY = {"id": 1, "name": "shop", "api_key": "ck_live_0123456789ab_..."}
 
@@ -56,16 +55,13 @@ class Command(Base):
         expires_at = _expiry(options["expires_in"])
         with transaction.atomic():
             service.save()
-            key = self._mint(service, expires_at)
             audit(actor(), "service_create", f"service:{service.pk}")
+            key = add_key(service, actor=actor(), expires_at=expires_at)
         self._show(service, key, options)
 
     def _key(self, options: dict[str, Any]) -> None:
         service = service_named(options["name"])
-        expires_at = _expiry(options["expires_in"])
-        with transaction.atomic():
-            key = self._mint(service, expires_at)
-            audit(actor(), "key_create", f"service:{service.pk}")
+        key = add_key(service, actor=actor(), expires_at=_expiry(options["expires_in"]))
         self._show(service, key, options)
 
     def _show(self, service: Service, key: str, options: dict[str, Any]) -> None:
@@ -76,10 +72,8 @@ class Command(Base):
         self.stdout.write(key)
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        with transaction.atomic():
-            if not ApiKey.objects.filter(key_id=options["key_id"], revoked_at=None).update(revoked_at=Now()):
-                raise CommandError(f"there is no active key {options['key_id']!r}; `service list` shows them")
-            audit(actor(), "key_revoke", f"key:{options['key_id']}")
+        if not revoke_key(options["key_id"], actor=actor()):
+            raise CommandError(f"there is no active key {options['key_id']!r}; `service list` shows them")
         if options["json"]:
             self.give({"key_id": options["key_id"], "revoked": True})
         self.say("Revoked; within two seconds no process takes it any more.")
@@ -101,14 +95,6 @@ class Command(Base):
             self.say(f"{row['id']:>5}  {row['name']}{' (test)' if row['test'] else ''}  keys: {', '.join(row['keys'])}")
         if not rows:
             self.say("No services yet. Make one with `manage.py service create NAME`.")
-
-    @staticmethod
-    def _mint(service: Service, expires_at: datetime | None) -> str:
-        minted = mint_key(kind="test" if service.test else "live")
-        ApiKey.objects.create(
-            service=service, key_id=minted.key_id, secret_sha256=minted.secret_sha256, expires_at=expires_at
-        )
-        return minted.text
 
 
 def _expiry(given: str | None) -> datetime | None:

@@ -7,15 +7,13 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
-from django.db import transaction
-from django.db.models import Max
 
 from channels.media import MEDIA
-from deliveries.acts import audit
-from deliveries.intake.templates import TemplateProblem, names, refuse_tags
+from deliveries.intake.templates import TemplateProblem, names
 from deliveries.management.command import Command as Base
-from deliveries.management.command import actor, service_named
-from deliveries.models import Service, Template
+from deliveries.management.command import actor, in_words, service_named
+from deliveries.models import Template
+from deliveries.setting_up import put_template
 
 
 class Command(Base):
@@ -34,36 +32,21 @@ class Command(Base):
         put.add_argument("--html", default="", help="the HTML, in which every value is escaped")
         self.add_json(put)
 
-    @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
-        # The lock makes two puts at once two versions.
-        service = Service.objects.select_for_update().get(pk=service_named(options["service"]).pk)
         parts = {part: options[part] for part in ("subject", "text", "html")}
-        if not (parts["text"] or parts["html"]):
-            raise CommandError("give --text or --html")
-        try:
-            for part, text in parts.items():
-                refuse_tags(part, text)
-        except TemplateProblem as problem:
-            raise CommandError(f"--{problem.field} {problem.reason}") from problem
-        same = Template.objects.filter(
-            service=service, name=options["name"], channel=options["channel"], language=options["language"]
-        )
         template = Template(
-            service=service,
+            service=service_named(options["service"]),
             name=options["name"],
             channel=options["channel"],
             language=options["language"],
-            version=(same.aggregate(top=Max("version"))["top"] or 0) + 1,
             **parts,
         )
         try:
-            template.full_clean()
+            put_template(template, actor=actor())
+        except TemplateProblem as problem:
+            raise CommandError(f"--{problem.field} {problem.reason}") from problem
         except ValidationError as error:
-            said = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
-            raise CommandError(said) from error
-        template.save()
-        audit(actor(), "template_put", f"template:{template.pk}")
+            raise CommandError(in_words(error)) from error
         variables = sorted(set().union(*(names(text) for text in parts.values())))
         if options["json"]:
             self.give({"name": template.name, "version": template.version, "variables": variables})
