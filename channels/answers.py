@@ -65,7 +65,7 @@ def wait_seconds(value: object) -> float | None:
     """A vendor's number of seconds, between 0 and a day; None for anything that is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
-    return min(max(float(value), 0.0), WAIT_LIMIT_SECONDS)
+    return float(min(max(value, 0), WAIT_LIMIT_SECONDS))  # bounded first: an int may be too large for a float
 
 
 def by_status(response: HttpResponse, detail: str = "", code: str = "") -> SendError:
@@ -77,8 +77,10 @@ def by_status(response: HttpResponse, detail: str = "", code: str = "") -> SendE
         return Throttled(code, detail, retry_after=wait)
     if status >= 500 or status == 408:
         return Transient(code, detail, retry_after=wait)
-    if status in (401, 403):
+    if status in (401, 402, 403, 407):
         return Misconfigured(code, detail or "the vendor refuses the account's credentials")
+    if status in (404, 405):
+        return Misconfigured(code, detail or "nothing is there; look at the account's options, base_url among them")
     if status < 400:
         return Misconfigured(code, detail or "the vendor answered with a redirect, which is not followed")
     return ContentRefused(code, detail)

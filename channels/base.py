@@ -284,6 +284,9 @@ class Provider(ABC):
         for option in cls.options:
             if option.required and not settings.get(option.name):
                 raise InvalidOption(option.name, f"{cls.name} needs it: {option.help}")
+        base_url = settings.get("base_url")
+        if base_url and not base_url.startswith(("https://", "http://")):
+            raise InvalidOption("base_url", "must begin with https:// (or http://)")
         return {name: settings.get(name) or option.default for name, option in known.items()}
 
     @classmethod

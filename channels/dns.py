@@ -53,5 +53,8 @@ class PublicResolver(Resolver):
 
 
 def _addresses(host: str, port: int, family: int) -> list[tuple[int, str]]:
-    infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    try:
+        infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one of more than 63 characters
+        raise socket.gaierror(socket.EAI_NONAME, "that is no host name") from error
     return [(int(kind), str(address[0])) for kind, _, _, _, address in infos]

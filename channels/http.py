@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import select
 import socket
 import ssl
@@ -34,6 +35,7 @@ CONNECT_SECONDS = 5.0
 #: first.
 IDLE_SECONDS = 4.0
 DNS_CACHE_SECONDS = 10
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 #: A peer that has closed its side; where the system has no such flag, only errors and full hang-ups are seen.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
@@ -86,10 +88,12 @@ class HttpClient:
 
         Raises ``NotSent`` where nothing was written (DNS, refused, TLS, no connection in time), ``InDoubt``
         where the request was written and no whole answer came, ``RecipientRefused`` where ``Reach.PUBLIC``
-        forbids the address. No text of these holds the URL.
+        forbids the address, ``Misconfigured`` where URL or headers are none. No text of these holds the URL.
         """
         if reach is Reach.PUBLIC:
             _refuse_url(url)
+        if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in headers.items()):
+            raise Misconfigured("invalid_header", "a header to send holds a control character; look at the account")
         progress = _Progress()
         _progress.set(progress)
         try:
@@ -135,7 +139,7 @@ async def _capped(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _open_session(reach: Reach) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=_Pool(reach),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
@@ -144,6 +148,8 @@ def _open_session(reach: Reach) -> aiohttp.ClientSession:
         auto_decompress=False,
         trust_env=False,
     )
+    session._retry_connection = False  # it would send a GET, PUT or DELETE again over a new connection
+    return session
 
 
 class _Pool(aiohttp.TCPConnector):

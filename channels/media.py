@@ -16,13 +16,14 @@ from email_validator import EmailNotValidError, validate_email
 from channels.base import InvalidRecipient
 from channels.urls import webhook_url
 
+_PHONE = re.compile(r"\+[0-9 ().\-/\u00a0\u2010-\u2015]+\Z")
 _TELEGRAM = re.compile(r"-?[0-9]{1,19}\Z|@[A-Za-z][A-Za-z0-9_]{3,31}\Z")
 _OPAQUE_LIMIT = 2048
 
 
 def phone(to: str) -> str:
     """``to`` in E.164. It must carry its country code: ``+56912345678``, ``+56 9 1234 5678``."""
-    if not to.strip().startswith("+"):
+    if not _PHONE.match(to.strip()):  # the library would read letters as digits and drop an extension
         raise InvalidRecipient(
             "is not an international phone number; write it as +56912345678, with + and country code"
         )

@@ -12,9 +12,12 @@ import hmac
 import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import UUID
 
+from channels import rules
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable
 from channels.base import (
+    DETAIL_LIMIT,
     Accepted,
     ContentRefused,
     Forged,
@@ -61,6 +64,14 @@ _KINDS = {
     "canceled": ReceiptKind.UNDELIVERED,
 }
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}\Z")
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
+_MEDIA_LIMIT = 10
+_RULES: dict[str, rules.Rule] = {
+    "media_url": lambda value: "" if _media(value) else f"must be a URL or a list of 1 to {_MEDIA_LIMIT}",
+    "validity_seconds": rules.whole(1, 36_000),
+    "content_sid": lambda value: "" if isinstance(value, str) and _SID.match(value) else "must be HX and 32 digits",
+    "content_variables": rules.text,
+}
 
 
 class Twilio(Provider):
@@ -106,7 +117,7 @@ class Twilio(Provider):
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Twilio takes 1 to 1600 characters of text, media, or a content template."""
-        refused = super().refuse(outbound)
+        refused = super().refuse(outbound) | rules.faults(outbound.options, _RULES)
         if outbound.options.get("content_sid") or outbound.options.get("media_url"):
             refused.pop("text", None)
         elif not outbound.text:
@@ -117,6 +128,7 @@ class Twilio(Provider):
 
     async def send(self, outbound: Outbound) -> Accepted:
         """POST the message. Raises a ``SendError``."""
+        rules.insist(rules.faults(outbound.options, _RULES))
         response = await self.http.request(
             "POST",
             self._url,
@@ -137,14 +149,13 @@ class Twilio(Provider):
         yield ("MessagingServiceSid", sender) if sender else ("From", self.settings["from_number"])
         if outbound.text:
             yield "Body", outbound.text
-        media = outbound.options.get("media_url", ())
-        yield from (("MediaUrl", str(url)) for url in ([media] if isinstance(media, str) else media))
+        yield from (("MediaUrl", url) for url in _media(outbound.options.get("media_url")))
         for option, field in (
             ("validity_seconds", "ValidityPeriod"),
             ("content_sid", "ContentSid"),
             ("content_variables", "ContentVariables"),
         ):
-            if option in outbound.options:
+            if outbound.options.get(option) is not None:
                 yield field, str(outbound.options[option])
         if outbound.receipts_url:
             yield "StatusCallback", f"{outbound.receipts_url}?{urlencode({'message': outbound.message_id})}"
@@ -179,26 +190,43 @@ class Twilio(Provider):
     def parse(self, request: InboundRequest) -> list[Receipt]:
         """The one status that a callback tells; a status we do not know is kept as ``info``."""
         form = dict(_form_of(request))
-        sid, status = form.get("MessageSid") or form.get("SmsSid"), form.get("MessageStatus")
-        if not sid or not status:
-            raise Unreadable("a status callback holds MessageSid and MessageStatus")
+        sid, status = form.get("MessageSid") or form.get("SmsSid", ""), form.get("MessageStatus", "")
         code = form.get("ErrorCode", "")
+        if not (_SID.match(sid) and _WORD.match(status) and (not code or _WORD.match(code))):
+            raise Unreadable("a status callback holds MessageSid, MessageStatus and, for failures, ErrorCode")
+        said = form.get("ChannelStatusMessage", "").replace("\x00", "")
         return [
             Receipt(
                 event_id=f"{sid}:{status}:{code}",
                 kind=_KINDS.get(status, ReceiptKind.INFO),
                 provider_message_id=sid,
-                message_id=request.query.get("message", ""),
+                message_id=_our_id(request.query.get("message", "")),
                 code=code,
-                detail=form.get("ChannelStatusMessage") or status,
+                detail=said[:DETAIL_LIMIT] or status,
             )
         ]
+
+
+def _our_id(text: str) -> str:
+    """The id that we put into the callback's URL, if it is one."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return ""
+
+
+def _media(value: object) -> list[str]:
+    """The URLs, empty for anything else."""
+    urls = [value] if isinstance(value, str) else value
+    if not isinstance(urls, list) or len(urls) > _MEDIA_LIMIT or any(rules.text(url) or not url for url in urls):
+        return []
+    return urls
 
 
 def signature(token: str, url: str, form: list[tuple[str, str]]) -> bytes:
     """Base64 of the HMAC-SHA1 of the URL and the form's names and values in order, as Twilio computes it."""
     text = url + "".join(name + value for name, value in sorted(set(form)))
-    return base64.b64encode(hmac.new(token.encode(), text.encode(), hashlib.sha1).digest())
+    return base64.b64encode(hmac.new(token.encode(), text.encode(errors="replace"), hashlib.sha1).digest())
 
 
 def _form_of(request: InboundRequest) -> list[tuple[str, str]]:

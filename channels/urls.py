@@ -122,7 +122,10 @@ def webhook_url(to: str) -> str:
         raise InvalidRecipient("must begin with https://")
     if _literal(host) is None and _ENDS_IN_NUMBER.search(host):
         raise InvalidRecipient("has a host that is neither a name nor an address in its usual form")
-    return str(url.with_host(host).with_port(None if url.is_default_port() else url.port))
+    try:
+        return str(url.with_host(host).with_port(None if url.is_default_port() else url.port))
+    except ValueError as error:
+        raise InvalidRecipient("has a host with characters that no host has") from error
 
 
 def _parsed(text: str) -> URL:
@@ -142,10 +145,13 @@ def _parsed(text: str) -> URL:
 
 
 def _host(url: URL) -> str:
-    host = (url.host or "").rstrip(".")
+    """In its ASCII form: the other is made by decoding, which fails for some names that begin with xn--."""
+    host = (url.raw_host or "").rstrip(".")
     if not host or "%" in host or url.port == 0:
         raise InvalidRecipient("must name a host and, where there is one, a port from 1 to 65535")
     address = _literal(host)
+    if address is None and ":" in host:
+        raise InvalidRecipient("has a host in brackets that is no IPv6 address")
     if address is not None and not (is_public(address) or is_allowed_privately(address)):
         raise InvalidRecipient("must not point to a private or reserved address")
     return host

@@ -15,6 +15,7 @@ from uuid import UUID
 from standardwebhooks import Webhook as Signer
 from yarl import URL
 
+from channels import rules
 from channels.answers import is_success, retry_after
 from channels.base import (
     Accepted,
@@ -34,6 +35,23 @@ from channels.http import HttpClient, HttpResponse, Reach
 #: The endpoint read this content and says that it will never take it.
 _CONTENT = {400, 413, 415, 422}
 _SECRET_BYTES = range(24, 65)
+
+
+def _json(value: object) -> str:
+    """UTF-8 as people read it; half a character (a lone surrogate) only passes as an escape."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":")) if rules.text(text) else text
+
+
+def _payload_rule(value: object) -> str:
+    try:
+        _json(value)
+    except (TypeError, ValueError, RecursionError):
+        return "must be something that JSON can say"
+    return ""
+
+
+_RULES: dict[str, rules.Rule] = {"type": rules.text, "payload": _payload_rule}
 
 
 class Webhook(Provider):
@@ -73,15 +91,16 @@ class Webhook(Provider):
 
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
-        """Unknown options only: an event may consist of its metadata."""
-        refused = super().refuse(outbound)
+        """What JSON cannot say; an event may consist of its metadata alone."""
+        refused = super().refuse(outbound) | rules.faults(outbound.options, _RULES)
         if outbound.options.get("payload") is not None or outbound.metadata:
             refused.pop("text", None)
         return refused
 
     async def send(self, outbound: Outbound) -> Accepted:
         """POST the event; any 2xx is acceptance. Raises a ``SendError``."""
-        body = json.dumps(_payload(outbound), ensure_ascii=False, separators=(",", ":"))
+        rules.insist(rules.faults(outbound.options, _RULES))
+        body = _json(_payload(outbound))
         response = await self.http.request(
             "POST",
             self._base_url + URL(outbound.to).raw_path_qs if self._base_url else outbound.to,

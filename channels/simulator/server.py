@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+from weakref import WeakSet
 
 from aiohttp import web
+from aiosmtpd.smtp import SMTP
 
 from channels.simulator.desk import Desk
 from channels.simulator.ledger import Ledger
@@ -66,10 +69,8 @@ async def running(
         await runner.setup()
         site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
         await site.start()
-        loop = asyncio.get_running_loop()
-        mail = await loop.create_server(lambda: session_protocol(desk), host, smtp_port, backlog=_BACKLOG)
-        async with mail:
-            yield Running(host, runner.addresses[0][1], mail.sockets[0].getsockname()[1], desk)
+        async with _mail_port(desk, host, smtp_port) as found:
+            yield Running(host, runner.addresses[0][1], found, desk)
     finally:
         desk.close()
         await runner.cleanup()
@@ -96,6 +97,28 @@ async def serve(
         hang_seconds=hang_seconds,
     ):
         await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def _mail_port(desk: Desk, host: str, port: int) -> AsyncIterator[int]:
+    """The SMTP port; sessions that are open at the end are cut off, for waiting for them could take for ever."""
+    sessions = WeakSet[SMTP]()
+
+    def session() -> SMTP:
+        made = session_protocol(desk)
+        sessions.add(made)
+        return made
+
+    listening = await asyncio.get_running_loop().create_server(session, host, port, backlog=_BACKLOG)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        desk.close()
+        await asyncio.sleep(0)  # what hung has now been let go
+        for open_session in sessions:
+            if open_session.transport is not None:
+                cast(asyncio.WriteTransport, open_session.transport).abort()
 
 
 def _runner(wires: Wires) -> web.AppRunner:

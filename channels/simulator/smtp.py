@@ -7,16 +7,19 @@ depends on the attempt is answered after the final dot.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from channels.simulator.desk import Call, Desk
 from channels.simulator.faults import Act, fault_of
+
+logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd warns of its own deprecation at every login
 
 _RESET = struct.pack("ii", 1, 0)
 _MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([0-9a-fA-F-]{36})@", re.IGNORECASE | re.MULTILINE)
@@ -84,6 +87,6 @@ def _authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism:
 
 
 def _cut(server: SMTP) -> None:
-    if isinstance(server.transport, asyncio.Transport):
+    if server.transport is not None:
         server.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        server.transport.abort()
+        cast(asyncio.WriteTransport, server.transport).abort()  # a cast, for uvloop's transports derive from nothing

@@ -1,0 +1,214 @@
+"""What a mail looks like on the wire, and the guard against what must not get into it.
+
+Called by the e-mail providers: ``faults`` at the door and before sending, ``compose`` to build the bytes. Django and
+the standard library check header values only, and let a header *name* that holds a line break write headers of its
+own (a ``Bcc``, for one); so names and values are both checked here, and names are taken from a list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from email.utils import format_datetime, getaddresses
+from typing import Any
+
+from email_validator import EmailNotValidError, validate_email
+
+from channels.base import Outbound
+
+HEADER_LIMIT = 900
+DISPLAY_NAME_LIMIT = 120
+_HEADERS_LIMIT = 20
+#: RFC 5322, section 2.1.1: no line may be longer, the line break not counted.
+_LINE_LIMIT = 998
+#: Quoted-printable keeps a text readable for people who look at the source, and takes long to make.
+_READABLE_LIMIT = 32 * 1024
+
+#: What a service may add: nothing that says from whom, to whom or how the mail is to be read.
+_ALLOWED = re.compile(
+    r"(?:X|List)-[A-Za-z0-9-]+|Auto-Submitted|Feedback-ID|Importance|In-Reply-To|Keywords|Organization|Precedence"
+    r"|Priority|References",
+    re.IGNORECASE,
+)
+#: Relays read orders in these, further recipients among them: SendGrid, Mandrill, SparkPost.
+_ORDERS = ("x-smtpapi", "x-mc-", "x-msys-")
+_NAME_LIMIT = 76
+#: Controls of both sets, and what Python's ``splitlines`` takes for the end of a line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+#: RFC 2047: decoded by whoever reads the header, line breaks and all.
+_ENCODED_WORD = re.compile(r"=\?[^? ]+\?[bq]\?[^? ]*\?=", re.IGNORECASE)
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+MESSAGE_OPTIONS = {
+    "reply_to": "where answers go, one address, instead of the account's reply_to",
+    "headers": "more headers, name to value: X-..., List-..., References and the like",
+}
+
+
+class _Policy(EmailPolicy):
+    """Leaves a header of ASCII on one line: the standard library would encode a long URL in List-Unsubscribe."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        text = str(value)
+        if text.isascii() and not _CONTROL.search(text) and len(name) + len(text) + 2 <= _LINE_LIMIT:
+            return f"{name}: {text}\r\n".encode()
+        return super().fold_binary(name, value)
+
+
+_POLICY = _Policy(linesep="\r\n", cte_type="7bit")
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """One address with the name that people see. ``ascii`` says whether every server can take the address."""
+
+    name: str
+    address: str
+
+    @property
+    def ascii(self) -> bool:
+        """Whether the address needs no SMTPUTF8 (RFC 6531)."""
+        return self.address.isascii()
+
+    @property
+    def domain(self) -> str:
+        """The part behind the @."""
+        return self.address.rpartition("@")[2]
+
+    def header(self) -> Address:
+        """The form that ``EmailMessage`` takes."""
+        return Address(self.name, self.address.rpartition("@")[0], self.domain)
+
+
+def mailbox(text: str) -> Mailbox:
+    """``Name <address>`` or an address, its domain in the ASCII form where there is one. Raises ``ValueError``."""
+    fault = _text_fault(text)
+    if fault:
+        raise ValueError(fault)
+    [(name, address), *more] = getaddresses([text]) or [("", "")]
+    if more or not address or len(name) > DISPLAY_NAME_LIMIT:
+        raise ValueError(f"must be one address, or Name <address> with at most {DISPLAY_NAME_LIMIT} characters of name")
+    try:
+        checked = validate_email(address, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise ValueError(f"is not an e-mail address: {error}") from error
+    return Mailbox(name, checked.ascii_email or checked.normalized)
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """What an account puts on each of its mails. ``domain`` stands in the Message-ID."""
+
+    sender: Mailbox
+    domain: str
+    reply_to: Mailbox | None = None
+
+    def message_id(self, outbound: Outbound) -> str:
+        """The same on every attempt, so that a mailbox that gets the mail twice can show it once."""
+        return f"<{outbound.message_id}@{self.domain}>"
+
+
+def faults(outbound: Outbound) -> dict[str, str]:
+    """Field -> why it cannot go into a mail; empty where ``compose`` will pass."""
+    found = {"subject": _header_fault(outbound.subject)}
+    found |= {field: _body_fault(getattr(outbound, field)) for field in ("text", "html")}
+    if outbound.options.get("reply_to") is not None:
+        found["options.reply_to"] = _mailbox_fault(outbound.options["reply_to"])
+    if outbound.options.get("headers") is not None:
+        found["options.headers"] = _headers_fault(outbound.options["headers"])
+    return {field: fault for field, fault in found.items() if fault}
+
+
+def compose(outbound: Outbound, to: Mailbox, head: Letterhead) -> bytes:
+    """The whole mail, in lines that end in CRLF, of ASCII unless ``to`` needs SMTPUTF8.
+
+    Only for what ``faults`` passes. The text comes first and the HTML after it, as alternatives.
+    """
+    message = EmailMessage(policy=_POLICY if to.ascii else _POLICY.clone(utf8=True))
+    for name, value in _headers(outbound, to, head):
+        message[name] = value
+    if outbound.text or not outbound.html:
+        message.set_content(_lines(outbound.text), subtype="plain", cte=_encoding(outbound.text))
+        if outbound.html:
+            message.add_alternative(_lines(outbound.html), subtype="html", cte=_encoding(outbound.html))
+    else:
+        message.set_content(_lines(outbound.html), subtype="html", cte=_encoding(outbound.html))
+    return message.as_bytes()
+
+
+def _headers(outbound: Outbound, to: Mailbox, head: Letterhead) -> Iterator[tuple[str, Any]]:
+    yield "From", head.sender.header()
+    yield "To", to.header()
+    if outbound.subject:
+        yield "Subject", outbound.subject
+    yield "Date", format_datetime(datetime.now(UTC))
+    yield "Message-ID", head.message_id(outbound)
+    asked = outbound.options.get("reply_to")
+    reply_to = mailbox(asked) if asked else head.reply_to
+    if reply_to:
+        yield "Reply-To", reply_to.header()
+    yield from (outbound.options.get("headers") or {}).items()
+
+
+def _lines(text: str) -> str:
+    return _LINE_END.sub("\n", text)
+
+
+def _encoding(text: str) -> str:
+    if text.isascii() and all(len(line) <= _LINE_LIMIT for line in _LINE_END.split(text)):
+        return "7bit"
+    return "quoted-printable" if len(text) <= _READABLE_LIMIT and _mostly_ascii(text) else "base64"
+
+
+def _mostly_ascii(text: str) -> bool:
+    return sum(character > "\x7f" for character in text) * 6 < len(text)
+
+
+def _text_fault(text: str) -> str:
+    if _CONTROL.search(text):
+        return "must not hold line breaks or other control characters"
+    if _ENCODED_WORD.search(text):
+        return "must be plain text: encoded words (=?utf-8?...?=) are made here"
+    return "holds half a character (a lone surrogate)" if _SURROGATE.search(text) else ""
+
+
+def _header_fault(text: str) -> str:
+    fault = _text_fault(text)
+    return fault or (f"must have at most {HEADER_LIMIT} characters" if len(text) > HEADER_LIMIT else "")
+
+
+def _body_fault(text: str) -> str:
+    return "holds half a character (a lone surrogate)" if _SURROGATE.search(text) else ""
+
+
+def _mailbox_fault(given: object) -> str:
+    try:
+        found = mailbox(given) if isinstance(given, str) else None
+    except ValueError as error:
+        return str(error)
+    if found is None:
+        return "must be one address as a text"
+    return "" if found.ascii else "must be an address that every mail server can take (ASCII before the @)"
+
+
+def _headers_fault(given: object) -> str:
+    if not isinstance(given, Mapping) or len(given) > _HEADERS_LIMIT:
+        return f"must be an object of at most {_HEADERS_LIMIT} headers, name to value"
+    for name, value in given.items():
+        if not isinstance(name, str) or len(name) > _NAME_LIMIT or not _ALLOWED.fullmatch(name):
+            return (
+                f"must not set {str(name)[:_NAME_LIMIT]!r}; a service may set X-..., List-..., References and the like"
+            )
+        if name.lower().startswith(_ORDERS):
+            return f"must not set {name}: relays take orders from it"
+        fault = _header_fault(value) if isinstance(value, str) else "must be a text"
+        if fault:
+            return f"{name} {fault}"
+    names = [str(name).lower() for name in given]
+    return "" if len(set(names)) == len(names) else "must not name a header twice"

@@ -1,0 +1,171 @@
+"""Telegram messages through the Bot API.
+
+Used by the delivery engine. https://core.telegram.org/bots/api#sendmessage
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from channels import rules
+from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable, wait_seconds
+from channels.base import (
+    Accepted,
+    InvalidOption,
+    Misconfigured,
+    Option,
+    Outbound,
+    Provider,
+    RecipientRefused,
+    Scope,
+    SendError,
+    Throttled,
+)
+from channels.http import HttpClient, HttpResponse
+
+TEXT_LIMIT = 4096
+CAPTION_LIMIT = 1024
+
+_TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{3,128}")
+_CHAT_NUMBER = re.compile(r"-?[0-9]{1,19}")
+#: What a message may hold besides text -> the method that sends it and the field for its URL.
+_MEDIA = {"photo_url": ("sendPhoto", "photo"), "document_url": ("sendDocument", "document")}
+#: Passed on as they are: https://core.telegram.org/bots/api#sendmessage
+_PASSED: dict[str, rules.Rule] = {
+    "parse_mode": rules.one_of("HTML", "MarkdownV2", "Markdown"),
+    "disable_notification": rules.FLAG,
+    "protect_content": rules.FLAG,
+    "message_thread_id": rules.NUMBER,
+    "reply_markup": rules.OBJECT,
+    "link_preview_options": rules.OBJECT,
+}
+_RULES = _PASSED | dict.fromkeys(_MEDIA, rules.text)
+
+#: Telegram documents no codes, only descriptions, so these are what its server says, looked for in any case.
+#: Nobody is there any more, or does not want us:
+_GONE = re.compile(r"blocked by the user|user_is_blocked|user is deactivated|input_user_deactivated|was kicked", re.I)
+#: Nothing wrong with the content: this chat cannot be written to.
+_CHAT = re.compile(
+    r"chat not found|user not found|peer_id_invalid|chat_id is empty|upgraded to a supergroup|not a member"
+    r"|not enough rights|have no rights|chat_write_forbidden|topic_closed|message thread not found|chat_restricted",
+    re.I,
+)
+
+
+class Telegram(Provider):
+    """The Bot API takes no key of ours and sends no receipts: a request without an answer stays in doubt."""
+
+    name = "telegram"
+    channels = ("telegram",)
+    options = (
+        Option("token", "the bot's token from @BotFather (123456:ABC...)", required=True, secret=True),
+        Option("base_url", "where the API is", default="https://api.telegram.org"),
+    )
+    message_options = {
+        "parse_mode": "how the text is marked up: HTML, MarkdownV2 or Markdown",
+        "photo_url": "a URL from which Telegram takes a photo (up to 5 MB); the text becomes its caption",
+        "document_url": "a URL from which Telegram takes a file (up to 20 MB); the text becomes its caption",
+        "disable_notification": "true to deliver without a sound",
+        "protect_content": "true to forbid forwarding and saving",
+        "message_thread_id": "the topic of a forum to write to, a whole number",
+        "reply_markup": "buttons, as the Bot API has them",
+        "link_preview_options": "how links are shown, as the Bot API has it",
+    }
+
+    def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
+        super().__init__(settings, http)
+        base = settings.get("base_url") or "https://api.telegram.org"
+        self._url = f"{base.rstrip('/')}/bot{settings['token']}"
+
+    @classmethod
+    def check(cls, settings: Mapping[str, str]) -> dict[str, str]:
+        """The settings; the token stands in the URL, so its form is checked."""
+        checked = super().check(settings)
+        if not _TOKEN.fullmatch(checked["token"]):
+            raise InvalidOption("token", "must be a bot's token: digits, a colon, letters and digits")
+        return checked
+
+    @classmethod
+    def refuse(cls, outbound: Outbound) -> dict[str, str]:
+        """Telegram takes 1 to 4096 characters of text, or one photo or file with a caption of up to 1024."""
+        refused = super().refuse(outbound) | _faults(outbound)
+        media = [name for name in _MEDIA if outbound.options.get(name)]
+        if media:
+            refused.pop("text", None)
+        elif not outbound.text:
+            refused["text"] = "must not be empty: Telegram has no HTML part; mark text up with the option parse_mode"
+        limit = CAPTION_LIMIT if media else TEXT_LIMIT
+        if len(outbound.text) > limit and not outbound.options.get("parse_mode"):  # with one, markup does not count
+            refused["text"] = f"must have at most {limit} characters here"
+        return refused
+
+    async def send(self, outbound: Outbound) -> Accepted:
+        """Call the sending method. Raises a ``SendError``."""
+        rules.insist(_faults(outbound))
+        method, fields = _request(outbound)
+        response = await self.http.request(
+            "POST",
+            f"{self._url}/{method}",
+            headers={"Content-Type": "application/json"},
+            body=json.dumps(fields).encode(),
+            timeout=self.call_seconds,
+        )
+        if not is_success(response) or json_object(response).get("ok") is not True:
+            raise self._error(response, outbound.to)
+        return Accepted(_message_id(response))
+
+    def _error(self, response: HttpResponse, to: str) -> SendError:
+        answer = json_error(response)
+        code, said = str(answer.get("error_code", "")), self.redact(str(answer.get("description", "")))
+        parameters = answer.get("parameters")
+        parameters = parameters if isinstance(parameters, dict) else {}
+        if "429" in (code, str(response.status)):
+            wait = wait_seconds(parameters.get("retry_after")) or retry_after(response.headers)
+            return Throttled(code or "429", said, retry_after=wait, scope=_scope(to))
+        if "migrate_to_chat_id" in parameters:
+            return RecipientRefused("migrated", f"the group is now the chat {parameters['migrate_to_chat_id']}: {said}")
+        if code in ("400", "403") and (code == "403" or _GONE.search(said) or _CHAT.search(said)):
+            return RecipientRefused(code, said, suppress=bool(_GONE.search(said)))
+        if code in ("401", "404", "409"):
+            return Misconfigured(code, f"{said}; is the token right, and base_url the Bot API's?")
+        if not is_success(response):
+            return by_status(response, said, code)
+        status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 0
+        return by_status(HttpResponse(status, response.headers, b""), said, code) if status else unreadable(response)
+
+
+def _request(outbound: Outbound) -> tuple[str, dict[str, Any]]:
+    fields: dict[str, Any] = {"chat_id": int(outbound.to) if _CHAT_NUMBER.fullmatch(outbound.to) else outbound.to}
+    fields |= {name: outbound.options[name] for name in _PASSED if outbound.options.get(name) is not None}
+    for option, (method, field) in _MEDIA.items():
+        if outbound.options.get(option):
+            caption = {"caption": outbound.text} if outbound.text else {}
+            return method, fields | caption | {field: outbound.options[option]}
+    return "sendMessage", fields | {"text": outbound.text}
+
+
+def _message_id(response: HttpResponse) -> str:
+    """Message numbers are unique within a chat only."""
+    result = json_object(response).get("result")
+    chat = result.get("chat") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not isinstance(chat, dict) or not isinstance(result.get("message_id"), int):
+        raise unreadable(response)
+    return f"{chat.get('id')}:{result['message_id']}"
+
+
+def _scope(to: str) -> Scope:
+    """A group or a channel has a limit of its own, 20 a minute, far below the bot's.
+
+    https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
+    """
+    return Scope.RECIPIENT if to.startswith(("-", "@")) else Scope.ACCOUNT
+
+
+def _faults(outbound: Outbound) -> dict[str, str]:
+    found = rules.faults(outbound.options, _RULES)
+    if all(outbound.options.get(name) for name in _MEDIA):
+        found["options.document_url"] = "must not be given together with photo_url"
+    return found

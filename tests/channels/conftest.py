@@ -1,0 +1,106 @@
+"""What tests of providers share: coroutine tests, a client, the simulator, servers that misbehave, certificates.
+
+A test that is a coroutine runs on ``runner``; fixtures that hold servers open live on the same loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels import urls
+from channels.http import HttpClient
+from channels.simulator.server import Running, running
+from tests.channels.certificates import Authority
+from tests.channels.wire import Server
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """The loop of one test."""
+    with asyncio.Runner() as made:
+        yield made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on the test's own loop."""
+    if not asyncio.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    made: asyncio.Runner = pyfuncitem._request.getfixturevalue("runner")
+    names = pyfuncitem._fixtureinfo.argnames
+    made.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+Opened = Callable[[AbstractAsyncContextManager[Any]], Any]
+
+
+@pytest.fixture
+def opened(runner: asyncio.Runner) -> Iterator[Opened]:
+    """Enters async context managers on the test's loop and leaves them after it, the last first."""
+    held: list[AbstractAsyncContextManager[Any]] = []
+
+    def enter(manager: AbstractAsyncContextManager[Any]) -> Any:
+        entered = runner.run(manager.__aenter__())
+        held.append(manager)
+        return entered
+
+    yield enter
+    while held:
+        runner.run(held.pop().__aexit__(None, None, None))
+
+
+@pytest.fixture
+def http(opened: Opened) -> HttpClient:
+    """The client that the engine gives to providers."""
+    client: HttpClient = opened(HttpClient())
+    return client
+
+
+@pytest.fixture
+def simulator(opened: Opened, tmp_path: Path) -> Running:
+    """The provider simulator, with short hangs."""
+    started: Running = opened(running(tmp_path / "ledger.jsonl", hang_seconds=5, late_seconds=0.2))
+    return started
+
+
+@pytest.fixture
+def server(opened: Opened) -> Server:
+    """A server that does what the test tells it, on a plain socket."""
+    started: Server = opened(Server.started())
+    return started
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """A certificate authority that nobody trusts but who is told to."""
+    return Authority.made()
+
+
+@pytest.fixture
+def trusted(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the process trust ``authority``; gives its PEM file."""
+    file = tmp_path / "authority.pem"
+    file.write_bytes(authority.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    return file
+
+
+@pytest.fixture
+def tls_context(authority: Authority, tmp_path: Path) -> ssl.SSLContext:
+    """What a server of the name ``localhost`` shows."""
+    return authority.server_context("localhost", tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages may go to this machine, as in development, and nowhere else in private."""
+    monkeypatch.setattr(urls, "_allowed", ())
+    urls.allow_private_networks(["127.0.0.0/8"])

@@ -1,0 +1,187 @@
+"""What every provider owes the delivery engine, whatever its wire: each provider's test inherits from here.
+
+It needs no network and knows the provider only through `channels.base`; `http_contract` adds the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from channels.base import (
+    Forged,
+    InboundRequest,
+    InvalidOption,
+    NotSent,
+    Outbound,
+    Provider,
+    Receipt,
+    Unreadable,
+)
+from channels.http import HttpClient
+
+MESSAGE_ID = "0190a5b4-7c00-7000-8000-0123456789ab"
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+#: Each subclass is a test of its own; hypothesis sees one function and must not replay one's examples on the other.
+FUZZ = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.differing_executors])
+FORMS = st.dictionaries(st.sampled_from(["x-twilio-signature", "webhook-id", "content-type"]) | st.text(), st.text())
+
+
+class Unused(HttpClient):
+    """A client for what must not reach the network."""
+
+    async def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Nothing may come here."""
+        raise AssertionError("a request was made")
+
+
+class ProviderContract:
+    """A subclass names its provider and shows one good account and one good message."""
+
+    provider: ClassVar[type[Provider]]
+    channel: ClassVar[str]
+    to: ClassVar[str]
+    #: Options and secrets of a valid account.
+    settings: ClassVar[Mapping[str, str]]
+    #: What a message of this provider holds besides its text.
+    message: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def made(cls, http: HttpClient | None = None, **changes: str) -> Provider:
+        """The provider for the valid account with ``changes``."""
+        return cls.provider(cls.provider.check({**cls.settings, **changes}), http or Unused())
+
+    @classmethod
+    def outbound(cls, **changes: Any) -> Outbound:
+        """The good message with ``changes``."""
+        fields = {"message_id": MESSAGE_ID, "channel": cls.channel, "to": cls.to, "text": "Your order is on its way."}
+        return Outbound(**{**fields, **cls.message, **changes})
+
+    def test_it_says_who_it_is(self) -> None:
+        assert self.channel in self.provider.channels
+        assert self.provider.name == self.provider.name.lower()
+        assert inspect.getdoc(self.provider) != inspect.getdoc(Provider)
+
+    def test_every_option_says_what_it_is_for(self) -> None:
+        names = [option.name for option in self.provider.options]
+        assert len(set(names)) == len(names)
+        assert all(option.help for option in self.provider.options)
+        assert all(self.provider.message_options.values())
+
+    def test_a_valid_account_passes_and_gets_the_defaults(self) -> None:
+        checked = self.provider.check(self.settings)
+        assert set(checked) == {option.name for option in self.provider.options}
+        assert all(checked[name] == value for name, value in self.settings.items())
+
+    def test_a_checked_account_passes_again(self) -> None:
+        checked = self.provider.check(self.settings)
+        assert self.provider.check(checked) == checked
+
+    def test_an_option_it_does_not_know_is_refused_by_name(self) -> None:
+        with pytest.raises(InvalidOption, match="no_such_option"):
+            self.provider.check({**self.settings, "no_such_option": "1"})
+
+    def test_every_missing_option_is_refused_by_name(self) -> None:
+        for option in self.provider.options:
+            if option.required:
+                with pytest.raises(InvalidOption) as caught:
+                    self.provider.check({**self.settings, option.name: ""})
+                assert caught.value.name == option.name
+
+    @given(data=st.data())
+    @settings(FUZZ, max_examples=60)
+    def test_whatever_an_option_is_set_to_the_account_is_refused_or_can_be_used(self, data: st.DataObject) -> None:
+        names = [option.name for option in self.provider.options if not option.name.endswith("_file")]
+        if not names:
+            return
+        name = data.draw(st.sampled_from(names))
+        try:
+            checked = self.provider.check({**self.settings, name: data.draw(st.text(max_size=30))})
+        except InvalidOption:
+            return
+        self.provider(checked, Unused())
+
+    def test_secrets_are_blanked_in_what_staff_sees(self) -> None:
+        names = [option.name for option in self.provider.options if option.secret]
+        secrets = [self.settings[name] for name in names if name in self.settings]
+        text = self.made().redact(" and ".join(["kept", *secrets]))
+        assert text.startswith("kept")
+        assert not [secret for secret in secrets if secret in text]
+
+    def test_a_call_ends_before_its_deadline_and_the_deadline_before_the_lease(self) -> None:
+        assert self.provider.call_seconds < self.provider.deadline_seconds < self.provider.lease_seconds
+
+    def test_an_ordinary_message_passes_the_door(self) -> None:
+        assert self.provider.refuse(self.outbound()) == {}
+
+    def test_an_empty_message_is_refused_at_the_door(self) -> None:
+        assert "text" in self.provider.refuse(self.outbound(text="", html="", metadata={}))
+
+    def test_a_message_option_it_does_not_know_is_refused_at_the_door(self) -> None:
+        refused = self.provider.refuse(self.outbound(options={"no_such_option": 1}))
+        assert "no_such_option" in refused["options"]
+
+    @given(data=st.data())
+    @settings(FUZZ, max_examples=100)
+    def test_whatever_a_message_option_holds_it_is_refused_or_becomes_a_request(self, data: st.DataObject) -> None:
+        known = sorted(self.provider.message_options)
+        names = data.draw(st.lists(st.sampled_from(known), unique=True)) if known else []
+        outbound = self.outbound(options={name: data.draw(JSON) for name in names})
+        refused = self.provider.refuse(outbound)
+        assert all(isinstance(reason, str) and reason for reason in refused.values())
+        if not refused:
+            asyncio.run(self.reaches_the_wire(outbound))
+
+    async def reaches_the_wire(self, outbound: Outbound) -> None:
+        """An exception that is no ``SendError`` would count as in doubt, though nothing had left."""
+        provider = self.made(Offline())
+        provider.call_seconds = 1.0
+        with pytest.raises(NotSent):
+            await provider.send(outbound)
+        await provider.close()
+
+    @given(body=st.binary(max_size=200), headers=FORMS, query=FORMS, method=st.sampled_from(["GET", "POST"]))
+    @settings(FUZZ, max_examples=200)
+    def test_whatever_is_posted_to_it_is_forged(
+        self, body: bytes, headers: dict[str, str], query: dict[str, str], method: str
+    ) -> None:
+        request = InboundRequest(method, "https://chaski.example/receipts/1?message=2", headers, query, body)
+        with pytest.raises(Forged):
+            self.made().verify(request)
+
+    @given(body=st.binary(max_size=200), query=FORMS, method=st.sampled_from(["GET", "POST"]))
+    @settings(FUZZ, max_examples=200)
+    def test_whatever_is_parsed_gives_receipts_or_is_unreadable(
+        self, body: bytes, query: dict[str, str], method: str
+    ) -> None:
+        request = InboundRequest(method, "https://chaski.example/receipts/1", {}, query, body)
+        try:
+            found = self.made().parse(request)
+        except Unreadable:
+            return
+        assert all(isinstance(receipt, Receipt) and receipt.event_id for receipt in found)
+        assert self.provider.receipts
+
+    def test_it_can_be_closed_without_having_been_used(self) -> None:
+        asyncio.run(self.made().close())
+
+
+class Offline(HttpClient):
+    """A client whose network is away."""
+
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b"", **_: Any) -> Any:
+        """What is given must be fit for a wire, which is not there."""
+        assert all("\n" not in name + value and "\r" not in name + value for name, value in headers.items())
+        assert isinstance(body, bytes)
+        raise NotSent("refused")

@@ -1,0 +1,98 @@
+"""Stand-ins for vendors that nobody here wrote: installed from npm once, started on free ports, ended after the test.
+
+Run by `./bin/test --doubles`. Twilio and Telegram are played from OpenAPI files in the folder $PROVIDER_SPECS:
+``twilio/twilio_api_v2010.json`` (github.com/twilio/twilio-oai) and ``telegram/openapi.prism-ready.json``
+(github.com/ark0f/tg-bot-api, its routes below ``/bot{token}``).
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parents[1] / ".chaski" / "doubles"
+START_SECONDS = 60.0
+
+
+@pytest.fixture(scope="session")
+def modules() -> Path:
+    """The folder with the installed packages."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("the doubles run on Node.js, which is missing; install it with: apt-get install nodejs npm")
+    lock, installed = HERE / "package-lock.json", FOLDER / "installed.json"
+    if not (installed.exists() and filecmp.cmp(lock, installed, shallow=False)):
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, FOLDER / name)
+        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=FOLDER, check=True)
+        shutil.copy(lock, installed)
+    return FOLDER / "node_modules"
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def started(arguments: list[str], port: int, log: Path) -> Iterator[None]:
+    """A Node.js process that listens on ``port``."""
+    with log.open("wb") as out, subprocess.Popen(["node", *arguments], stdout=out, stderr=out) as process:
+        try:
+            _wait_for(port, process, log)
+            yield
+        finally:
+            process.terminate()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        assert process.poll() is None, f"it ended: {log.read_text()[-2000:]}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"it does not listen on {port} after {START_SECONDS} s: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def prism(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Plays the API of an OpenAPI file below $PROVIDER_SPECS; gives its base URL."""
+    specs = os.environ.get("PROVIDER_SPECS")
+    with ExitStack() as running:
+
+        def play(file: str) -> str:
+            if not specs:
+                pytest.skip("PROVIDER_SPECS is not set: it names the folder with the vendors' OpenAPI files")
+            port = free_port()
+            command = modules / "@stoplight/prism-cli/dist/index.js"
+            arguments = [str(command), "mock", "-h", "127.0.0.1", "-p", str(port), str(Path(specs) / file)]
+            running.enter_context(started(arguments, port, tmp_path_factory.mktemp("prism") / "log"))
+            return f"http://127.0.0.1:{port}"
+
+        yield play
+
+
+@pytest.fixture(scope="session")
+def maildev(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
+    """A mail server that parses what it gets; gives its SMTP port and the URL of its JSON."""
+    smtp, web = free_port(), free_port()
+    folder = tmp_path_factory.mktemp("maildev")
+    arguments = [str(modules / "maildev/bin/maildev"), "--ip", "127.0.0.1", "-s", str(smtp), "-w", str(web)]
+    with started([*arguments, "--mail-directory", str(folder / "mails")], web, folder / "log"):
+        yield smtp, f"http://127.0.0.1:{web}"
