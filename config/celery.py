@@ -6,11 +6,15 @@ import os
 
 from celery import Celery
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 #: One queue per lane and one for operators' and periodic tasks.
 QUEUES = ("urgent", "normal", "bulk", "control")
+
+for scheme in ("redis", "rediss", "redis+socket"):
+    TRANSPORT_ALIASES[scheme] = "config.broker:Transport"
 
 app = Celery("chaski")
 app.config_from_object("django.conf:settings", namespace="CELERY")

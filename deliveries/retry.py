@@ -15,6 +15,9 @@ from channels.base import Accepted, NotAllowedNow, RecipientRefused, Scope, Send
 from chaski.vocabulary import ErrorClass, Status, WaitingFor
 from deliveries.sql import storable
 
+#: The longest wait after a throttle without a `Retry-After`.
+FREE_SECONDS = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -69,11 +72,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What counts so far for one message: tries against the policy, and repeats after an answer that never came."""
+    """What counts so far for one message: tries against the policy, and repeats after an answer that never came.
+
+    ``attempts`` includes the one that is being decided.
+    """
 
     tries: int
     blind_count: int
     expires_at: datetime
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,8 @@ def _again(
     doubt = 1 if word is ErrorClass.TRANSIENT else 0
     if tries >= policy.max_tries:
         return Decision((Status.FAILED,), tries=tries, in_doubt=doubt, reason=f"all {tries} tries are spent")
-    wait = backoff(policy, max(tries, 1), spread)
+    # What is free costs no try, but a vendor that names no wait must not be asked every two seconds for hours.
+    wait = min(backoff(policy, history.attempts, spread), FREE_SECONDS) if free else backoff(policy, tries, spread)
     if outcome.retry_after is not None:
         # Never earlier than the provider said; a little later, so that a crowd does not return at once.
         wait = outcome.retry_after * spread(1.0, 1 + policy.jitter / 2)

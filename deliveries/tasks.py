@@ -84,4 +84,4 @@ def _stop_claiming(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _finish(**_: Any) -> None:
-    engine().wait_idle(max(timings().lease(cls) for cls in providers().values()))
+    engine().finish(max(timings().lease(cls) for cls in providers().values()))

@@ -78,27 +78,6 @@ async def running(
         await ledger.close()
 
 
-async def serve(
-    port: int,
-    smtp_port: int,
-    ledger_path: Path,
-    *,
-    seed: str | None = None,
-    fault_rate: float = 0.0,
-    hang_seconds: float = HANG_SECONDS,
-) -> None:
-    """Run until cancelled."""
-    async with running(
-        ledger_path,
-        port=port,
-        smtp_port=smtp_port,
-        seed=seed,
-        fault_rate=fault_rate,
-        hang_seconds=hang_seconds,
-    ):
-        await asyncio.Event().wait()
-
-
 @asynccontextmanager
 async def _mail_port(desk: Desk, host: str, port: int) -> AsyncIterator[int]:
     """The SMTP port; sessions that are open at the end are cut off, for waiting for them could take for ever."""

@@ -75,6 +75,13 @@ class Accounts:
             if known is not None and known.provider is not None:
                 self._loop.call_soon_threadsafe(self._close_later, known.provider)
 
+    async def close(self) -> None:
+        """Give back everything that is held open."""
+        for account in list(self._live.values()):
+            if account.provider is not None:
+                await account.provider.close()
+        await self._http.close()
+
     def _close_later(self, provider: Provider) -> None:
         """Give back what the old provider holds open, once no call through it can be under way any more."""
         seconds = timings().lease(type(provider))
@@ -92,6 +99,7 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
     try:
         cls = provider_class(channel, name)
         configured = cls.check({**options, **unseal(owner(public_id), bytes(sealed))})
+        provider = _open(cls, configured, http)
     except (UnknownProvider, InvalidOption, Unsealable) as error:
         log.error("account_unusable", account=account_id, error=str(error))
         return LiveAccount(account_id, channel, updated_at, policy, problem=str(error))
@@ -101,7 +109,7 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
         updated_at=updated_at,
         policy=policy if not cls.idempotent else idempotent(policy),
         receipts_url=f"{settings.CHASKI_PUBLIC_URL}/receipts/{public_id}" if cls.receipts else "",
-        provider=_open(cls, configured, http),
+        provider=provider,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
+import uvloop
 
 from channels.http import HttpClient
 from channels.registry import providers
@@ -37,6 +38,10 @@ _EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the 
 _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
 
 
+#: For good-byes (SMTP's QUIT above all) at the end of the process.
+CLOSE_SECONDS = 5.0
+
+
 class Engine:
     """Everything that one worker process shares between its tasks. Thread-safe."""
 
@@ -45,7 +50,7 @@ class Engine:
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self.claimed_at: float | None = None
         self._stopping = threading.Event()
         self._claims = EngineConnection()
@@ -77,11 +82,13 @@ class Engine:
         """Take nothing more; what is under way goes on."""
         self._stopping.set()
 
-    def wait_idle(self, seconds: float) -> bool:
-        """Wait until every call is recorded, at most ``seconds``; was it so?"""
+    def finish(self, seconds: float) -> bool:
+        """Wait until every call is recorded, at most ``seconds``, then close what is open; was it all recorded?"""
         until = time.monotonic() + seconds
         while self.in_flight() and time.monotonic() < until:
             time.sleep(0.05)
+        if self._accounts is not None:
+            asyncio.run_coroutine_threadsafe(self._accounts.close(), self.loop).result(CLOSE_SECONDS)
         return not self.in_flight()
 
     def in_flight(self) -> int:
@@ -234,7 +241,7 @@ class Engine:
         outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic())
         # The database's time, carried on by our monotonic clock: the worker's wall clock decides nothing.
         now = message.opened_at + timedelta(seconds=time.monotonic() - started)
-        history = History(message.tries, message.blind_count, message.expires_at)
+        history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)
         if outcome.account_wide:
             self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)

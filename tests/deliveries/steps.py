@@ -74,7 +74,7 @@ def begun(claimed: Sequence[Claimed]) -> Begun:
 
 def record(claimed: Claimed, outcome: Outcome, policy: Policy | None = None) -> Decision | None:
     """Decide and settle one outcome; None when the lease was no longer its own."""
-    history = History(claimed.tries, claimed.blind_count, claimed.expires_at)
+    history = History(claimed.tries, claimed.blind_count, claimed.expires_at, claimed.number)
     decision = decide(outcome, history, policy or Policy(), now())
     settlement = Settlement(
         claimed.id, claimed.number, claimed.token, claimed.account_id, claimed.opened_at, outcome, decision, at=now()

@@ -166,7 +166,7 @@ def test_no_order_of_events_makes_an_illegal_move_or_loses_a_message(policy: InD
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=15,
             phases=(Phase.generate,),  # shrinking takes minutes: ask for it when a failure is to be understood
             stateful_step_count=25,
             deadline=None,

@@ -97,6 +97,17 @@ def test_a_provider_that_knows_our_key_is_asked_again_after_any_number_of_doubts
     assert decision.path == (Status.IN_DOUBT, Status.QUEUED)
 
 
+def test_a_throttle_without_a_wait_is_asked_ever_more_rarely_and_costs_no_try() -> None:
+    waits = []
+    for attempt in range(1, 12):
+        history = History(tries=0, blind_count=0, expires_at=FRESH.expires_at, attempts=attempt)
+        decision = decide(Outcome("throttled", "http_429"), history, Policy(jitter=0), NOW, exact)
+        assert decision.due_at is not None
+        assert decision.tries == 0
+        waits.append((decision.due_at - NOW).total_seconds())
+    assert waits == [2, 4, 8, 16, 32, 64, 120, 120, 120, 120, 120]
+
+
 def test_waits_double_up_to_the_cap() -> None:
     assert [backoff(POLICY, tries, exact) for tries in range(1, 8)] == [2, 4, 8, 16, 32, 60, 60]
 

@@ -67,7 +67,7 @@ def test_acceptance_does_not_wait_for_the_broker_and_messages_flow_when_it_retur
     assert set(shop.settled()) <= {"sent", "delivered"}
     assert system.accepted(*ids, *more) == dict.fromkeys(ids + more, 1)
     same = [system.supervisor.children[name].popen.pid for name in ("worker1", "worker2", "relay", "web")]
-    assert same == workers, "nobody had to be restarted"
+    assert same == workers, f"nobody had to be restarted\n{system.log(200)}"
 
 
 def test_many_rings_for_one_message_deliver_it_once(system: System, shop: Tenant) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from channels.simulator.server import HANG_SECONDS, serve
+from channels.simulator.server import HANG_SECONDS, running
 
 
 class Command(BaseCommand):
@@ -30,26 +30,27 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until Ctrl-C."""
-        self.stderr.write(
-            f"Simulator on http://127.0.0.1:{options['port']} and smtp://127.0.0.1:{options['smtp_port']}, "
-            f"ledger {options['ledger']}; Ctrl-C ends it"
-        )
         try:
-            asyncio.run(
-                serve(
-                    options["port"],
-                    options["smtp_port"],
-                    options["ledger"],
-                    seed=options["seed"],
-                    fault_rate=options["fault_rate"],
-                    hang_seconds=options["hang"],
-                )
-            )
+            asyncio.run(self._serve(options))
         except KeyboardInterrupt:
             return
         except OSError as error:
             text = f"The simulator cannot start: {error}. Choose another --port, --smtp-port or --ledger."
             raise CommandError(text) from error
+
+    async def _serve(self, options: dict[str, Any]) -> None:
+        simulator = running(
+            options["ledger"],
+            port=options["port"],
+            smtp_port=options["smtp_port"],
+            seed=options["seed"],
+            fault_rate=options["fault_rate"],
+            hang_seconds=options["hang"],
+        )
+        async with simulator as started:
+            mail = f"smtp://{started.host}:{started.smtp_port}"
+            self.stderr.write(f"Simulator on {started.url} and {mail}, ledger {options['ledger']}; Ctrl-C ends it")
+            await asyncio.Event().wait()
 
 
 def _share(text: str) -> float:

@@ -1,0 +1,35 @@
+"""Our transport: what outlives a lost connection fails as callers expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+import config.celery  # noqa: F401 - names our transport
+from config.broker import Transport
+from config.embedded import EmbeddedValkey
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with (
+        EmbeddedValkey(tmp_path / "valkey", log=tmp_path / "valkey.log") as valkey,
+        Connection(valkey.url) as connection,
+    ):
+        connection.default_channel  # noqa: B018 - opens it
+        yield connection
+
+
+def test_ours_is_in_use(connection: Connection) -> None:
+    assert isinstance(connection.transport, Transport)
+
+
+def test_acknowledging_after_the_connection_was_lost_is_a_connection_error(connection: Connection) -> None:
+    channel = connection.default_channel
+    lost = connection.connection_errors
+    connection.collect()
+    with pytest.raises(lost):
+        channel.qos.ack("a-tag")
