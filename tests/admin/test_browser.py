@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -47,11 +48,16 @@ class Person:
 
     def find(self, css: str) -> Any:
         """The element, as soon as it is there."""
-        return WebDriverWait(self.driver, 10).until(lambda driver: driver.find_element(By.CSS_SELECTOR, css))
+        return self._wait().until(lambda driver: driver.find_element(By.CSS_SELECTOR, css))
 
     def reads(self, text: str) -> None:
         """Wait until the page says ``text``."""
-        WebDriverWait(self.driver, 10).until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text)
+        self._wait().until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text)
+
+    def _wait(self) -> WebDriverWait[webdriver.Chrome]:
+        """Patience with what is not there yet, and with what a new page has just replaced."""
+        passing = (NoSuchElementException, StaleElementReferenceException)
+        return WebDriverWait(self.driver, 10, ignored_exceptions=passing)
 
     def log_in(self, user: User) -> None:
         """Through the form."""
