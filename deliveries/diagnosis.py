@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
@@ -50,7 +51,15 @@ def examine() -> list[Finding]:
     findings = list(_database())
     if worst(findings) is Level.BROKEN:
         return findings
-    checks: list[Callable[[], Iterator[Finding]]] = [_broker, _processes, _queue, _clock, _accounts, _partitions]
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _settings,
+        _broker,
+        _processes,
+        _queue,
+        _clock,
+        _accounts,
+        _partitions,
+    ]
     return [*findings, *(finding for check in checks for finding in check())]
 
 
@@ -103,6 +112,8 @@ def _processes() -> Iterator[Finding]:
             yield Finding(kind, Level.OK, f"{alive[kind]} alive")
         else:
             yield Finding(kind, Level.BROKEN, "none was seen in the last 20 seconds", start)
+    if alive.get("worker"):
+        yield from _workers()
     beats = _ask("SELECT extract(epoch FROM chaski_now() - max(slot))::float8 FROM periodic_slot WHERE job = 'minute'")
     age = beats[0][0]
     if age is None or age > 300:
@@ -110,6 +121,35 @@ def _processes() -> Iterator[Finding]:
         yield Finding("beat", Level.DEGRADED, f"periodic work {found}", "Start one: `celery -A config beat`.")
     else:
         yield Finding("beat", Level.OK, f"periodic work ran {age:.0f} s ago")
+
+
+def _workers() -> Iterator[Finding]:
+    """Whether every queue has somebody who takes from it, and when that somebody last claimed."""
+    rows = _ask(
+        "SELECT queue, count(*), extract(epoch FROM chaski_now() - max(claimed_at))::float8"
+        " FROM heartbeat CROSS JOIN LATERAL unnest(string_to_array(queues, ',')) AS queue"
+        " WHERE kind = 'worker' AND seen_at > chaski_now() - interval '20 seconds' GROUP BY queue"
+    )
+    taken = {queue: (count, age) for queue, count, age in rows}
+    for queue in (*map(str, Lane), "control"):
+        count, age = taken.get(queue, (0, None))
+        if count:
+            claimed = "no claim yet" if age is None else f"last claim {age:.0f} s ago"
+            yield Finding(f"queue {queue}", Level.OK, f"{count} workers, {claimed}")
+        else:
+            fix = f"Start one: `celery -A config worker --pool threads -Q {queue}`, or add {queue} to another's -Q."
+            yield Finding(f"queue {queue}", Level.BROKEN, "no worker takes from it", fix)
+
+
+def _settings() -> Iterator[Finding]:
+    url, kind = settings.CHASKI_PUBLIC_URL, settings.CHASKI_ENV
+    if kind == "production" and not url.startswith("https://"):
+        fix = "Set CHASKI_PUBLIC_URL to the https:// address that providers and people use."
+        yield Finding(
+            "settings", Level.DEGRADED, f"CHASKI_PUBLIC_URL is {url}: keys and receipts travel in the clear", fix
+        )
+    else:
+        yield Finding("settings", Level.OK, f"{kind}, reached at {url}; `manage.py settings` shows all")
 
 
 def _queue() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,8 +19,10 @@ log = structlog.get_logger(__name__)
 INTERVAL_SECONDS = 5.0
 
 BEAT = """
-INSERT INTO heartbeat (name, kind, seen_at, claimed_at) VALUES (%(name)s, %(kind)s, chaski_now(), %(claimed_at)s)
-ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, claimed_at = coalesce(excluded.claimed_at, heartbeat.claimed_at)
+INSERT INTO heartbeat (name, kind, seen_at, claimed_at, queues)
+VALUES (%(name)s, %(kind)s, chaski_now(), %(claimed_at)s, %(queues)s)
+ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, queues = excluded.queues,
+    claimed_at = coalesce(excluded.claimed_at, heartbeat.claimed_at)
 """
 
 
@@ -30,23 +33,26 @@ class Claims(Protocol):
     claimed_at: float | None
 
 
-def beat(connection: EngineConnection, name: str, kind: str, claimed_at: float | None = None) -> None:
+def beat(
+    connection: EngineConnection, name: str, kind: str, *, claimed_at: float | None = None, queues: str = ""
+) -> None:
     """Leave one sign of life. A database that is away is no reason to stop living."""
     moment = datetime.fromtimestamp(claimed_at, UTC) if claimed_at else None
     try:
         with connection.transaction() as cursor:
-            cursor.execute(BEAT, {"name": name, "kind": kind, "claimed_at": moment})
+            cursor.execute(BEAT, {"name": name, "kind": kind, "claimed_at": moment, "queues": queues})
     except psycopg.Error as error:
         log.warning("heartbeat_not_written", kind=kind, error=type(error).__name__)
 
 
-def start(kind: str, claims: Claims) -> None:
+def start(kind: str, claims: Claims, queues: Iterable[str]) -> None:
     """Beat every five seconds from a thread of its own."""
+    taken = ",".join(sorted(queues))
 
     def run() -> None:
         connection = EngineConnection()
         while True:
-            beat(connection, claims.worker, kind, claims.claimed_at)
+            beat(connection, claims.worker, kind, claimed_at=claims.claimed_at, queues=taken)
             time.sleep(INTERVAL_SECONDS)
 
     threading.Thread(target=run, name="chaski-heartbeat", daemon=True).start()

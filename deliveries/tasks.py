@@ -73,7 +73,7 @@ def maintain(**unknown: Any) -> dict[str, int]:
 @worker_ready.connect
 def _start(sender: Any = None, **_: Any) -> None:
     providers()
-    heartbeat.start("worker", engine(str(getattr(sender, "hostname", "worker"))))
+    heartbeat.start("worker", engine(str(getattr(sender, "hostname", "worker"))), current_app.amqp.queues.consume_from)
 
 
 @worker_shutting_down.connect

@@ -135,5 +135,5 @@ class AuditAdmin(KeysetAdmin, ReadOnly):
 class HeartbeatAdmin(ReadOnly):
     """Which workers and relays run."""
 
-    list_display = ("name", "kind", timed("seen_at", "seen"), timed("claimed_at", "last claim"))
+    list_display = ("name", "kind", timed("seen_at", "seen"), timed("claimed_at", "last claim"), "queues")
     ordering = ("-seen_at",)

@@ -58,6 +58,7 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(max_length=16)),
                 ('seen_at', models.DateTimeField()),
                 ('claimed_at', models.DateTimeField(null=True)),
+                ('queues', models.TextField(db_default='', default='', help_text='What a worker takes from, comma-separated.')),
             ],
             options={
                 'db_table': 'heartbeat',

@@ -82,6 +82,7 @@ class Heartbeat(models.Model):
     kind = models.CharField(max_length=16)
     seen_at = models.DateTimeField()
     claimed_at = models.DateTimeField(null=True)
+    queues = models.TextField(default="", db_default="", help_text="What a worker takes from, comma-separated.")
 
     class Meta:
         db_table = "heartbeat"

@@ -187,12 +187,13 @@ def test_a_ledger_of_no_time_is_refused(db: None) -> None:
     refused(run("ledger", "--since", "yesterday"), "--since", "90s, 5m, 1h or 7d")
 
 
-def alive(*kinds: str) -> None:
+def alive(*kinds: str, queues: str = "urgent,normal,bulk,control") -> None:
     with connection.cursor() as cursor:
         for kind in kinds:
             cursor.execute(
-                "INSERT INTO heartbeat (name, kind, seen_at, claimed_at) VALUES (%s, %s, chaski_now(), chaski_now())",
-                [kind, kind],
+                "INSERT INTO heartbeat (name, kind, seen_at, claimed_at, queues)"
+                " VALUES (%s, %s, chaski_now(), chaski_now(), %s)",
+                [kind, kind, queues if kind == "worker" else ""],
             )
         cursor.execute("INSERT INTO periodic_slot (job, slot) VALUES ('minute', chaski_now())")
 
@@ -206,7 +207,8 @@ def test_where_everything_runs_doctor_exits_with_0(db: None) -> None:
     said = run("doctor", "--json")
     assert same_shape(example("doctor"), said.json)
     assert (said.code, said.json["status"]) == (0, "ok"), said.out
-    assert {"database", "broker", "worker", "relay", "beat", "queue", "clock", "accounts"} <= set(levels(said))
+    wanted = {"settings", "database", "broker", "worker", "relay", "beat", "queue", "queue urgent", "clock", "accounts"}
+    assert wanted <= set(levels(said))
     assert all(not finding["fix"] for finding in said.json["findings"])
 
 
@@ -233,6 +235,15 @@ def test_without_workers_or_relay_it_exits_with_1_and_says_how_to_start_them(db:
     told = run("doctor").err
     assert "celery -A config worker" in told
     assert "manage.py relay" in told
+
+
+def test_a_queue_that_no_worker_takes_from_is_named(db: None) -> None:
+    alive("worker", "relay", queues="urgent,normal,control")
+    said = run("doctor", "--json")
+    broken = {finding["check"]: finding["fix"] for finding in said.json["findings"] if finding["level"] == "broken"}
+    assert said.code == 1
+    assert list(broken) == ["queue bulk"]
+    assert "-Q bulk" in broken["queue bulk"]
 
 
 def test_a_broker_that_is_away_is_broken_and_nothing_more_is(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

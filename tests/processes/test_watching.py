@@ -70,3 +70,11 @@ def test_a_task_that_fails_keeps_its_traceback_and_loses_nothing(system: System)
     shop = system.new_service(system.twilio())
     message = shop.send("sms", "+56912345678")
     assert shop.client.wait(message.id, until="sent", timeout=15).status in ("sent", "delivered")
+
+
+def test_doctor_finds_everything_running_but_beat(system: System) -> None:
+    def examined() -> dict[str, str]:
+        document = system.manage.run("doctor", "--json", codes=(0, 1, 3)).document
+        return {finding["check"]: finding["level"] for finding in document["findings"] if finding["level"] != "ok"}
+
+    wait_for(lambda: examined() == {"beat": "degraded"}, 20, "a healthy system, without beat")
