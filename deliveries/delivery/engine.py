@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-import structlog
 import uvloop
 
 from channels.http import HttpClient
@@ -25,14 +24,12 @@ from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand, Tally
 from deliveries.delivery.recorder import Recorder, Result
-from deliveries.delivery.sending import send
+from deliveries.delivery.sending import send, tell
 from deliveries.delivery.settle import Settlement
 from deliveries.delivery.window import Suspects, Window
 from deliveries.doorbell import doorbell
 from deliveries.retry import Decision, History, Outcome, decide
 from deliveries.sql import Cursor
-
-log = structlog.get_logger(__name__)
 
 _EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the call could begin")
 _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
@@ -245,7 +242,7 @@ class Engine:
         decision = decide(outcome, history, account.policy, now)
         if outcome.account_wide:
             self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)
-        _tell(message, outcome, decision)
+        tell(message, outcome, decision)
         self._record(hand, window, message, outcome, decision, now)
 
     def _settle_unsent(self, hand: Hand, window: Window, message: Claimed, outcome: Outcome, status: Status) -> None:
@@ -279,20 +276,6 @@ class Engine:
         hand.finish(status)
 
 
-def _tell(message: Claimed, outcome: Outcome, decision: Decision) -> None:
-    if outcome.accepted:
-        return
-    log.info(
-        "attempt_not_accepted",
-        message_id=str(message.id),
-        attempt=message.number,
-        account=message.account_id,
-        error_class=outcome.error_class,
-        code=outcome.code,
-        then=str(decision.path[-1]),
-    )
-
-
 _engine: Engine | None = None
 _engine_lock = threading.Lock()
 
@@ -305,6 +288,3 @@ def engine(worker: str = "worker") -> Engine:
             _engine = Engine(worker)
             _engine.start()
         return _engine
-
-
-__all__ = ["Engine", "Hand", "Tally", "engine"]

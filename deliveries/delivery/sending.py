@@ -10,7 +10,7 @@ from channels.base import InDoubt, Misconfigured, Outbound, SendError
 from deliveries.delivery.accounts import LiveAccount
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.crashes import crash_point
-from deliveries.retry import Outcome
+from deliveries.retry import Decision, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -52,4 +52,19 @@ def outbound(claimed: Claimed, account: LiveAccount) -> Outbound:
         metadata=claimed.metadata,
         reference=claimed.reference,
         receipts_url=account.receipts_url,
+    )
+
+
+def tell(claimed: Claimed, outcome: Outcome, decision: Decision) -> None:
+    """One log line for an attempt that was not accepted, and what happens then."""
+    if outcome.accepted:
+        return
+    log.info(
+        "attempt_not_accepted",
+        message_id=str(claimed.id),
+        attempt=claimed.number,
+        account=claimed.account_id,
+        error_class=outcome.error_class,
+        code=outcome.code,
+        then=str(decision.path[-1]),
     )
