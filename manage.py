@@ -20,11 +20,18 @@ def main() -> None:
         os.execv(own, [str(own), *sys.argv])  # noqa: S606 - our own interpreter
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     sys.path.insert(0, str(ROOT))
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db.utils import OperationalError
 
-    import config.celery  # noqa: F401 - makes our Celery application the current one
+    try:
+        import config.celery  # noqa: F401 - makes our Celery application the current one
 
-    execute_from_command_line(sys.argv)
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"Chaski cannot start: {error}")
+    except OperationalError as error:
+        sys.exit(f"The database does not answer: {str(error).strip()}\nStart PostgreSQL, or mend DATABASE_URL.")
 
 
 if __name__ == "__main__":

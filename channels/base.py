@@ -232,8 +232,9 @@ class Provider(ABC):
     channels: ClassVar[tuple[str, ...]]
     #: Does the vendor accept our key and deliver one message for it, however often we ask?
     idempotent: ClassVar[bool] = False
-    #: Can the vendor send receipts to us?
+    #: Can the vendor send receipts to us, and can they say "read"?
     receipts: ClassVar[bool] = False
+    reads: ClassVar[bool] = False
     #: Whole time of one attempt in seconds, counted from before the claim; the lease is three times an HTTP deadline.
     deadline_seconds: ClassVar[float] = 20.0
     lease_seconds: ClassVar[float] = 60.0
@@ -262,9 +263,8 @@ class Provider(ABC):
             text = text.replace(secret, "[secret]") if secret else text
         return text
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - a hook that most providers do not need
         """Give back what is held open (pools, sessions); called when the account changes or the process ends."""
-        return
 
     def verify(self, request: InboundRequest) -> None:
         """Check that the vendor sent this, on the raw bytes and in constant time. Raises ``Forged``."""

@@ -15,6 +15,8 @@ from types import FrameType
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from kombu.exceptions import OperationalError as BrokerError
+
 from config import environment, local, processes
 from config.embedded import ServerStartError
 from config.embedded.errors import InUseError
@@ -28,7 +30,7 @@ from config.sample import Sample, SampleError, Simulator
 from config.screen import Screen
 from config.supervisor import Supervisor
 
-PROBLEMS = (ServerStartError, ManagementError, SampleError, NoFreePortError, NotReadyError)
+PROBLEMS = (ServerStartError, ManagementError, SampleError, NoFreePortError, NotReadyError, BrokerError)
 IN_USE = "already running here: another bin/up holds .chaski/up.lock; its addresses are in .chaski/environment"
 
 
@@ -109,9 +111,9 @@ class Up:
             ports = local.choose_ports()
             secrets = Secrets(FOLDER / "secrets")
             values = local.variables(servers, ports, secrets)
-            environment.write(values)
             manage = Management(ROOT, local.for_children(values))
             self._prepare(manage, secrets)
+            environment.write(values)  # now that they are known to be right
             self._start_processes(stack, manage, ports, servers)
             return self._serve(manage, ports, secrets)
 

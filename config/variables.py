@@ -108,7 +108,8 @@ def read(environ: Mapping[str, str], *, from_file: frozenset[str] = frozenset())
         try:
             value = variable.parse(raw) if raw else words(raw) if variable.parse is words else ""
         except ValueError as error:
-            raise ImproperlyConfigured(f"{variable.name}={raw!r} is wrong: it {error}.") from error
+            shown = "" if variable.secret else f"={raw!r}"
+            raise ImproperlyConfigured(f"{variable.name}{shown} is wrong: it {error}.") from error
         source = ("file" if variable.name in from_file else "environment") if given else "default"
         found[variable.name] = Setting(variable, value, source)
     refuse_unsafe(found)

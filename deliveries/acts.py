@@ -5,6 +5,7 @@ Called by the API, the admin and the commands. Each is one transaction; the door
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
@@ -18,6 +19,7 @@ from deliveries.lifecycle import Move
 from deliveries.models import Account, Audit, Message, Pause, Service, Suppression
 from deliveries.models.control import PauseScope
 from deliveries.models.messages import LANES
+from deliveries.sql import Cursor
 
 
 class NotCancelable(ValueError):
@@ -45,7 +47,7 @@ FROM message WHERE id = %(id)s
 """
 
 FREE = """
-UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0
+UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0, expires_at = %(expires_at)s
 WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
 """
 
@@ -75,14 +77,13 @@ def _why_not_canceled(message: Message) -> str:
 def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
     """Send a failed, undelivered or expired message again, with a new deadline. Raises ``NotRedeliverable``."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT chaski_now()")
         move = Move(
             message.pk,
             (Status.QUEUED,),
             actor=actor,
             reason=reason or "redelivered",
             redelivery=1,
-            expires_at=cursor.fetchone()[0] + MEDIA[message.channel].expires_after,
+            expires_at=_new_deadline(cursor, message),
             only_from=(Status.FAILED, Status.UNDELIVERED, Status.EXPIRED),
         )
         if not lifecycle.apply(cursor, [move]):
@@ -95,16 +96,23 @@ def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
     doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])
 
 
+def _new_deadline(cursor: Cursor, message: Message) -> datetime:
+    cursor.execute("SELECT chaski_now()")
+    now: datetime = cursor.fetchone()[0]
+    return now + MEDIA[message.channel].expires_after
+
+
 def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
-    """Decide a message in doubt: ``sent``, ``failed`` or ``retry``. Raises ``NotInDoubt``."""
+    """Decide a message in doubt: ``sent``, ``failed`` or ``retry`` with a new deadline. Raises ``NotInDoubt``."""
     path = {"sent": Status.SENT, "failed": Status.FAILED, "retry": Status.QUEUED}[verdict]
     with transaction.atomic(), connection.cursor() as cursor:
         words = f"resolved as {verdict}: {reason}"
-        move = Move(message.pk, (path,), actor=actor, reason=words, only_from=(Status.IN_DOUBT,))
+        expires_at = _new_deadline(cursor, message) if verdict == "retry" else None
+        move = Move(message.pk, (path,), actor=actor, reason=words, only_from=(Status.IN_DOUBT,), expires_at=expires_at)
         if not lifecycle.apply(cursor, [move]):
             message.refresh_from_db(fields=["status"])
             raise NotInDoubt(f"it is {message.status}, not in doubt")
-        cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk})
+        cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk, "expires_at": expires_at})
         release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key and verdict != "retry"})
         audit(actor, "resolve", str(message.pk), reason, {"verdict": verdict})
     if verdict == "retry":

@@ -70,9 +70,9 @@ class Move:
 APPLY = """
 WITH move AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(moves)s::jsonb) AS m(
-        id uuid, path text[], actor text, reason text, attempt smallint, opened_at timestamptz, at timestamptz,
-        error_class text, error_code text, error_detail text, provider_message_id text, in_doubt smallint,
-        redelivery smallint, expires_at timestamptz, only_from text[])
+        id uuid, path text[], actor text, reason text, attempt int, opened_at timestamptz, at timestamptz,
+        error_class text, error_code text, error_detail text, provider_message_id text, in_doubt int,
+        redelivery int, expires_at timestamptz, only_from text[])
 ), locked AS MATERIALIZED (
     SELECT m.id, m.status, m.service_id, m.origin, m.event_sequence
     FROM message m WHERE m.id = ANY(%(ids)s::uuid[]) ORDER BY m.id FOR UPDATE

@@ -72,10 +72,11 @@ def is_final(message: Message, now: datetime) -> bool:
     if status not in (Status.SENT, Status.DELIVERED):
         return False
     try:
-        receipts = provider_class(message.channel, message.provider).receipts
+        provider = provider_class(message.channel, message.provider)
     except UnknownProvider:
-        receipts = False
-    return not receipts or message.updated_at < now - RECEIPT_WINDOW
+        return True
+    awaited = provider.receipts and (status is Status.SENT or provider.reads)
+    return not awaited or message.updated_at < now - RECEIPT_WINDOW
 
 
 def waiting(pending: Pending | None, pauses: pausing.Pauses, now: datetime) -> Waiting | None:

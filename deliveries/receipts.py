@@ -32,7 +32,8 @@ ON CONFLICT DO NOTHING RETURNING id
 WAITING = """
 SELECT r.id, r.kind, r.provider_message_id, coalesce(r.at, r.received_at), r.code, r.detail,
        r.received_at < chaski_now() - interval '1 hour', m.id, m.status
-FROM (SELECT * FROM receipt WHERE applied_at IS NULL ORDER BY id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
+FROM (SELECT * FROM receipt WHERE applied_at IS NULL AND look_at <= chaski_now()
+      ORDER BY look_at, id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
 LEFT JOIN LATERAL (
     SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND a.provider_message_id <> ''
         AND a.provider_message_id = r.provider_message_id AND a.account_id = r.account_id LIMIT 1) found ON true
@@ -46,6 +47,13 @@ MARK = """
 UPDATE receipt SET applied_at = chaski_now(), effect = r.effect, message_id = coalesce(receipt.message_id, r.message_id)
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id uuid)
 WHERE receipt.id = r.id AND receipt.id = ANY(%(ids)s::bigint[])
+"""
+
+#: No message yet: its send may not be recorded. Looked at again after as long as it has waited, a minute at most, so that
+#: strangers' receipts never stand before those that have a message.
+POSTPONE = """
+UPDATE receipt SET look_at = chaski_now() + make_interval(secs => least(60, greatest(0.2,
+    extract(epoch FROM chaski_now() - received_at)))) WHERE id = ANY(%(ids)s::bigint[])
 """
 
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
@@ -109,6 +117,9 @@ def apply(cursor: Cursor, rows: int = 500) -> int:
     known = [receipt for receipt in waiting if receipt.message_id is not None]
     marks = _fold(cursor, known)
     marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
+    early = [lost.id for lost in waiting if lost.message_id is None and not lost.old]
+    if early:
+        cursor.execute(POSTPONE, {"ids": early})
     if marks:
         cursor.execute(MARK, {"ids": [mark["id"] for mark in marks], "rows": as_json(marks)})
     return len(marks)

@@ -102,15 +102,17 @@ class Relay:
             heartbeat.beat(self._connection, self._name, "relay")
 
     def _job(self, name: str, job: Callable[[Cursor], int]) -> None:
-        """Run ``job`` in a transaction of its own, again while there is more, for at most ten rounds."""
+        """Run ``job`` in a transaction of its own, again while there is more, for about half a tick."""
+        until = time.monotonic() + timings().relay_tick_seconds / 2
         with self._kept_apart(name):
-            for _ in range(10):
-                with self._connection.transaction() as cursor:
-                    done = job(cursor)
-                if done:
-                    log.info("relay_did", job=name, rows=done)
-                if done < 100:
+            while done := self._once(job):
+                log.info("relay_did", job=name, rows=done)
+                if time.monotonic() > until:
                     return
+
+    def _once(self, job: Callable[[Cursor], int]) -> int:
+        with self._connection.transaction() as cursor:
+            return job(cursor)
 
     def _ring(self) -> None:
         with self._kept_apart("ring"):

@@ -17,6 +17,8 @@ from deliveries.sql import storable
 
 #: The longest wait after a throttle without a `Retry-After`.
 FREE_SECONDS = 120.0
+#: So many attempts take a vendor's `Retry-After` at its word alone.
+PATIENT_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,9 @@ def _again(
     if outcome.retry_after is not None:
         # Never earlier than the provider said; a little later, so that a crowd does not return at once.
         wait = outcome.retry_after * spread(1.0, 1 + policy.jitter / 2)
+        if free and history.attempts > PATIENT_ATTEMPTS:
+            # It keeps saying "in a second": believe it less and less, for each attempt is a row and a call.
+            wait = max(wait, min(backoff(policy, history.attempts - PATIENT_ATTEMPTS, spread), FREE_SECONDS))
     due_at = max(outcome.until or now, now + timedelta(seconds=wait))
     if due_at >= history.expires_at:
         return Decision((Status.FAILED,), in_doubt=doubt, reason="its deadline comes before the next try")

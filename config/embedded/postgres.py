@@ -33,6 +33,9 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
         "shared_buffers": "256MB",
         "timezone": "UTC",
         "log_timezone": "UTC",
+        # A statement that fails holds the messages it was about.
+        "log_min_error_statement": "panic",
+        "log_parameter_max_length_on_error": "0",
     }
 )
 

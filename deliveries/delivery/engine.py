@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+import structlog
 import uvloop
 
 from channels.http import HttpClient
@@ -31,6 +32,7 @@ from deliveries.doorbell import doorbell
 from deliveries.retry import Decision, History, Outcome, decide
 from deliveries.sql import Cursor
 
+log = structlog.get_logger(__name__)
 _EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the call could begin")
 _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
 
@@ -168,7 +170,9 @@ class Engine:
 
     def _request(self, cursor: Cursor, hand: Hand, room: int, ids: tuple[str, ...], *, solitary: bool) -> Request:
         now = time.monotonic()
-        self._resting = {account: until for account, until in self._resting.items() if until > now}
+        with self._lock:
+            self._resting = {account: until for account, until in self._resting.items() if until > now}
+            resting = frozenset(self._resting)
         if self._pauses is None or now - self._pauses[0] > timings().pause_cache_seconds:
             self._pauses = (now, pausing.read(cursor))
         return Request(
@@ -181,7 +185,7 @@ class Engine:
             worker=self.worker,
             task_id=hand.task_id,
             pauses=self._pauses[1],
-            resting=frozenset(self._resting),
+            resting=resting,
             ids=ids,
             solitary=solitary,
         )
@@ -231,7 +235,12 @@ class Engine:
         accounts: Mapping[int, LiveAccount],
         started: float,
     ) -> None:
-        await asyncio.gather(*(self._one(hand, window, m, accounts[m.account_id], started) for m in going))
+        calls = [self._one(hand, window, message, accounts[message.account_id], started) for message in going]
+        for message, failure in zip(going, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+            if failure is not None:
+                # A mistake of ours. The lease will end and the sweep will decide; the place must not be lost.
+                log.error("attempt_not_decided", message_id=str(message.id), exc_info=failure)
+                self._done(hand, window, message, Status.QUEUED)
 
     async def _one(self, hand: Hand, window: Window, message: Claimed, account: LiveAccount, started: float) -> None:
         seconds = timings().deadline(type(account.provider)) if account.provider else 1.0
@@ -241,7 +250,8 @@ class Engine:
         history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)
         if outcome.account_wide:
-            self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)
+            with self._lock:
+                self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)
         tell(message, outcome, decision)
         self._record(hand, window, message, outcome, decision, now)
 

@@ -52,7 +52,10 @@ class Recorder:
     def _run(self) -> None:
         while True:
             batch = self._collect()
-            self._write(batch)
+            try:
+                self._write(batch)
+            except Exception:  # this thread is the process's only one that records: it must not end
+                log.exception("results_not_written", results=len(batch))
             for result in batch:
                 result.done()
 

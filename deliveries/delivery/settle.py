@@ -39,7 +39,7 @@ class Settlement:
 SETTLE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, finished bool, due_at timestamptz,
-        held bool, waiting_for text, tries smallint, blind smallint, crash smallint, suspicion smallint)
+        held bool, waiting_for text, tries int, blind int, crash int, suspicion int)
 ), mine AS MATERIALIZED (
     SELECT p.message_id FROM pending p JOIN r ON r.id = p.message_id AND r.token = p.lease_token
     WHERE p.message_id = ANY(%(ids)s::uuid[]) ORDER BY p.message_id FOR UPDATE OF p
@@ -60,7 +60,7 @@ SELECT message_id, service_id, ordering_key FROM gone UNION ALL SELECT message_i
 
 CLOSE = """
 WITH r AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number smallint, outcome text, code text,
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number int, outcome text, code text,
         detail text, provider_message_id text, at timestamptz)
 ), closed AS (
     UPDATE attempt a SET finished_at = coalesce(r.at, chaski_now()), outcome = r.outcome, code = r.code,

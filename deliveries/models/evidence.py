@@ -13,7 +13,7 @@ class Attempt(models.Model):
 
     pk = models.CompositePrimaryKey("message_id", "number")
     message_id = models.UUIDField()
-    number = models.SmallIntegerField()
+    number = models.IntegerField()
     token = models.UUIDField()
     account_id = models.IntegerField()
     worker = models.TextField()
@@ -60,7 +60,7 @@ class Event(models.Model):
     status = models.TextField()
     at = models.DateTimeField()
     actor = models.TextField(default="")
-    attempt = models.SmallIntegerField(null=True)
+    attempt = models.IntegerField(null=True)
     reason = models.TextField(default="")
 
     class Meta:
@@ -94,6 +94,7 @@ class Receipt(models.Model):
     code = models.TextField(default="")
     detail = models.TextField(default="")
     received_at = models.DateTimeField(db_default=Now())
+    look_at = models.DateTimeField(db_default=Now(), help_text="When to look for its message again.")
     applied_at = models.DateTimeField(null=True)
     effect = models.TextField(default="")
 
@@ -101,7 +102,7 @@ class Receipt(models.Model):
         db_table = "receipt"
         constraints = [models.UniqueConstraint(fields=["account", "event_id"], name="receipt_is_kept_once")]
         indexes = [
-            models.Index(fields=["id"], condition=models.Q(applied_at__isnull=True), name="receipt_waiting"),
+            models.Index(fields=["look_at"], condition=models.Q(applied_at__isnull=True), name="receipt_waiting"),
             models.Index(fields=["message_id"], condition=models.Q(message_id__isnull=False), name="receipt_message"),
         ]
 

@@ -76,9 +76,9 @@ class Message(models.Model):
     options = models.JSONField(default=dict)
     metadata = models.JSONField(default=dict)
     event_sequence = models.IntegerField(default=1)
-    attempt_count = models.SmallIntegerField(default=0)
-    in_doubt_count = models.SmallIntegerField(default=0)
-    redelivery_count = models.SmallIntegerField(default=0)
+    attempt_count = models.IntegerField(default=0)
+    in_doubt_count = models.IntegerField(default=0)
+    redelivery_count = models.IntegerField(default=0)
     provider_message_id = models.TextField(default="")
     error_class = models.TextField(default="")
     error_code = models.TextField(default="")
@@ -151,13 +151,13 @@ class Pending(models.Model):
     solitary = models.BooleanField(
         default=False, help_text="Its lease is the only one of a twofold suspect in its process."
     )
-    suspicion = models.SmallIntegerField(
+    suspicion = models.IntegerField(
         default=0, help_text="Workers that vanished with it in flight; from the second on it is sent alone."
     )
-    attempt_count = models.SmallIntegerField(default=0, help_text="Attempts opened, whatever became of them.")
-    tries = models.SmallIntegerField(default=0, help_text="Attempts that count against the retry policy.")
-    crash_count = models.SmallIntegerField(default=0)
-    blind_count = models.SmallIntegerField(default=0, help_text="Repeats after an answer that never came.")
+    attempt_count = models.IntegerField(default=0, help_text="Attempts opened, whatever became of them.")
+    tries = models.IntegerField(default=0, help_text="Attempts that count against the retry policy.")
+    crash_count = models.IntegerField(default=0)
+    blind_count = models.IntegerField(default=0, help_text="Repeats after an answer that never came.")
 
     class Meta:
         db_table = "pending"

@@ -108,6 +108,16 @@ def test_a_throttle_without_a_wait_is_asked_ever_more_rarely_and_costs_no_try() 
     assert waits == [2, 4, 8, 16, 32, 64, 120, 120, 120, 120, 120]
 
 
+def test_a_vendor_that_keeps_asking_for_a_second_is_believed_less_and_less() -> None:
+    waits = []
+    for attempt in (1, 8, 9, 12, 40):
+        history = History(tries=0, blind_count=0, expires_at=FRESH.expires_at, attempts=attempt)
+        decision = decide(Outcome("throttled", "http_429", retry_after=1), history, Policy(jitter=0), NOW, exact)
+        assert decision.due_at is not None
+        waits.append((decision.due_at - NOW).total_seconds())
+    assert waits == [1, 1, 2, 16, 120]
+
+
 def test_waits_double_up_to_the_cap() -> None:
     assert [backoff(POLICY, tries, exact) for tries in range(1, 8)] == [2, 4, 8, 16, 32, 60, 60]
 

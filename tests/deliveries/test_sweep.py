@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from deliveries import acts
 from deliveries.models import Attempt
 from deliveries.models.accounts import InDoubtPolicy
 from tests.deliveries import steps
@@ -113,3 +114,13 @@ def test_an_expired_head_lets_its_successor_go(shop: Caller) -> None:
     with steps.later(timedelta(seconds=31)):
         steps.swept()
         assert [claimed.id for claimed in steps.claim()] == [second]
+
+
+def test_a_doubt_that_is_resolved_as_retry_gets_a_new_deadline(shop: Caller) -> None:
+    make_account("sms", in_doubt_policy=InDoubtPolicy.HOLD)
+    (message_id,) = steps.accept(shop.service)
+    crash()
+    with steps.later(timedelta(hours=5)):
+        acts.resolve(steps.message(message_id), "retry", actor="somebody", reason="it did not come")
+        steps.swept()
+        assert [claimed.id for claimed in steps.claim()] == [message_id]
