@@ -68,7 +68,8 @@ def _database() -> Iterator[Finding]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('synchronous_commit'), current_setting('server_version')")
             synchronous, version = cursor.fetchone()
-        plan = MigrationExecutor(connection).migration_plan(MigrationExecutor(connection).loader.graph.leaf_nodes())
+        executor = MigrationExecutor(connection)
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     except DatabaseError as error:
         reason = str(error).strip().splitlines()[0]
         yield Finding("database", Level.BROKEN, f"does not answer: {reason}", "Start PostgreSQL, or mend DATABASE_URL.")

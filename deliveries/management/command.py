@@ -10,14 +10,16 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError
 
-from deliveries.models import Account, Message, Service
+from deliveries.models import Account, Batch, Message, Service
+
+Row = TypeVar("Row", Message, Batch)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"[0-9]{1,12}[smhd]\Z")
@@ -98,14 +100,25 @@ def account_named(name: str, service: Service | None = None) -> Account:
 
 def message_with(given: str) -> Message:
     """The message with the id ``given``. Raises ``CommandError``."""
+    return _row_with(Message, given)
+
+
+def batch_with(given: str) -> Batch:
+    """The batch with the id ``given``. Raises ``CommandError``."""
+    return _row_with(Batch, given)
+
+
+def _row_with(model: type[Row], given: str) -> Row:
+    word = model._meta.verbose_name
     try:
-        return Message.objects.get(pk=UUID(given))
+        found = model._default_manager.filter(pk=UUID(given)).first()
     except ValueError as error:
         raise CommandError(
-            f"{given!r} is not a message id; it looks like 01980000-0000-7000-8000-000000000000"
+            f"{given!r} is not a {word} id; it looks like 01980000-0000-7000-8000-000000000000"
         ) from error
-    except Message.DoesNotExist as error:
-        raise CommandError(f"there is no message {given}") from error
+    if found is None:
+        raise CommandError(f"there is no {word} {given}")
+    return found
 
 
 def in_words(error: ValidationError) -> str:

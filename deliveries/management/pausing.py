@@ -6,14 +6,12 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import CommandError
 
 from channels.media import MEDIA
 from deliveries.management.command import Command as Base
-from deliveries.management.command import account_named, service_named
-from deliveries.models import Batch
+from deliveries.management.command import account_named, batch_with, service_named
 from deliveries.models.control import PauseScope
 
 
@@ -64,16 +62,5 @@ def _targets(options: dict[str, Any]) -> Iterator[Target]:
         service = service_named(options["service"])
         yield Target(PauseScope.SERVICE, str(service.pk), f"service {service.name}")
     if options["batch"]:
-        batch = _batch(options["batch"])
+        batch = batch_with(options["batch"])
         yield Target(PauseScope.BATCH, str(batch.pk), f"batch {batch.pk}")
-
-
-def _batch(given: str) -> Batch:
-    try:
-        return Batch.objects.get(pk=UUID(given))
-    except ValueError as error:
-        raise CommandError(
-            f"{given!r} is not a batch id; it looks like 01980000-0000-7000-8000-000000000000"
-        ) from error
-    except Batch.DoesNotExist as error:
-        raise CommandError(f"there is no batch {given}") from error

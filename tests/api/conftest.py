@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-import config.celery  # noqa: F401 - what rings asks the current Celery application, as under manage.py
 from deliveries.models import Account
 from tests.api.calls import Api
 from tests.api.server import Server, database_url

@@ -8,34 +8,16 @@ import pytest
 
 from channels.base import (
     Accepted,
-    ContentRefused,
-    InDoubt,
     InvalidOption,
-    Misconfigured,
     Outbound,
-    RecipientRefused,
     SendError,
     Throttled,
-    Transient,
 )
 from channels.media import MEDIA
 from channels.sandbox import Sandbox
 from channels.simulator.faults import FAULTS, addresses
 from tests.channels.contract import MESSAGE_ID, ProviderContract
-
-BECOMES: dict[str, type[SendError]] = {
-    "throttle": Throttled,
-    "always_throttle": Throttled,
-    "timeout_before": InDoubt,
-    "timeout_after": InDoubt,
-    "reset": InDoubt,
-    "reset_after": InDoubt,
-    "server_error": Transient,
-    "reject": RecipientRefused,
-    "reject_content": ContentRefused,
-    "auth": Misconfigured,
-    "rubbish": InDoubt,
-}
+from tests.channels.simulated import FAILS
 
 
 class TestSandbox(ProviderContract):
@@ -63,12 +45,12 @@ class TestSandbox(ProviderContract):
     @pytest.mark.parametrize("channel", ["sms, whatsapp", "email", "telegram", "webhook", "others"])
     async def test_every_fault_of_the_table_is_had_by_its_address(self, word: str, channel: str) -> None:
         message = self.outbound(to=addresses(FAULTS[word])[channel])
-        if word not in BECOMES:
+        if word not in FAILS:
             assert isinstance(await self.made().send(message), Accepted)
             return
         with pytest.raises(SendError) as caught:
             await self.made().send(message)
-        assert type(caught.value) is BECOMES[word]
+        assert type(caught.value) is FAILS[word]
 
     @pytest.mark.parametrize(
         ("word", "passes"), [("throttle", True), ("server_error", True), ("always_throttle", False)]

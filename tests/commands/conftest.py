@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import config.celery  # noqa: F401 - what rings asks the current Celery application, as under manage.py
 from tests.api.calls import Api
 from tests.factories import Caller, make_account
 
