@@ -34,7 +34,7 @@ HELP = """usage: bin/test [--faults] [--doubles] [--browser] [pytest arguments]
 
 Lint, types, import contracts, Django's checks and the whole test suite, on a PostgreSQL and a Valkey of their own.
 
-  --faults    the fault matrix instead: processes and servers that die, hang and lie
+  --faults    the whole fault matrix instead, the long rows too: processes and servers that die, hang and lie
   --doubles   the providers against independent test doubles (needs Node.js; PROVIDER_SPECS for Prism)
   --browser   the pages in Chromium
 
@@ -84,10 +84,10 @@ def run(environment: dict[str, str], arguments: Sequence[str]) -> int:
 
 
 def pytest_command(arguments: Sequence[str]) -> tuple[str, ...]:
-    """pytest with our flags turned into markers; doubles and browser tests run only when they are asked for."""
+    """pytest with our flags turned into markers; what is thorough, doubles and the browser run only when asked for."""
     asked = [MARKERS[argument] for argument in arguments if argument in MARKERS]
     rest = [argument for argument in arguments if argument not in MARKERS]
-    chosen = " or ".join(asked) if asked else "not faults and not doubles and not browser"
+    chosen = " or ".join(asked) if asked else "not thorough and not doubles and not browser"
     return (sys.executable, "-m", "pytest", "-q", "-m", chosen, "--durations=10", *rest)
 
 

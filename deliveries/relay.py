@@ -22,6 +22,7 @@ from chaski.vocabulary import Lane
 from deliveries import callbacks, heartbeat, receipts
 from deliveries.conf import timings
 from deliveries.delivery import sweep
+from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.doorbell import BROKER_ERRORS, Bell, Publisher, ring_bare
 from deliveries.models.messages import LANES
@@ -112,11 +113,15 @@ class Relay:
 
     def _once(self, job: Callable[[Cursor], int]) -> int:
         with self._connection.transaction() as cursor:
-            return job(cursor)
+            done = job(cursor)
+            crash_point("relay_before_commit")
+        crash_point("relay_after_commit")
+        return done
 
     def _ring(self) -> None:
         with self._kept_apart("ring"):
             for bell in self.due():
+                crash_point("relay_before_ring")
                 if ring_bare(self._publisher, bell):
                     log.info("relay_rang", channel=bell.channel, lane=str(bell.lane), backlog=bell.backlog)
 

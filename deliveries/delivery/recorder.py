@@ -98,6 +98,7 @@ class Recorder:
         self._write(batch[middle:])
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
+        crash_point("before_record")
         with self._connection.transaction() as cursor:
             mine = settle(cursor, settlements)
         fenced = [settlement for settlement in settlements if settlement.id not in mine]

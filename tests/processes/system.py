@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -49,15 +49,31 @@ def wait_for(condition: Callable[[], T], seconds: float = RECOVERY_SECONDS, what
         time.sleep(0.05)
 
 
+class Told:
+    """What clients were told after a 202: one fsynced JSON line per message, written by neither Chaski nor its database."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+
+    def note(self, service: str, ids: Iterable[str]) -> None:
+        """Keep ``ids`` of ``service``; returns once they are on disk."""
+        lines = "".join(json.dumps({"id": message_id, "service": service}) + "\n" for message_id in ids)
+        with self._lock, self.path.open("a") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 class System:
     """Started by ``with``; ``home`` is an empty folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.postgres = EmbeddedPostgres(home / "postgres", log=home / "log" / "postgres.log")
-        self.valkey = EmbeddedValkey(home / "valkey", log=home / "log" / "valkey.log")
         self.ports = Ports(*(any_free() for _ in range(4)))
+        self.postgres, self.valkey = self._servers()
         self.accepts = home / "simulator.jsonl"
+        self.told = Told(home / "told.jsonl")
         self.lines: list[str] = []
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -86,10 +102,29 @@ class System:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
+    def _servers(self) -> tuple[EmbeddedPostgres, EmbeddedValkey]:
+        """The database and the broker, not started."""
+        log = self.home / "log"
+        postgres = EmbeddedPostgres(self.home / "postgres", log=log / "postgres.log")
+        return postgres, EmbeddedValkey(self.home / "valkey", log=log / "valkey.log")
+
+    def _addresses(self) -> dict[str, str]:
+        """The variables that say where both are."""
+        return {
+            "DATABASE_URL": self.postgres.url,
+            "CHASKI_BROKER_URL": self.valkey.url,
+            "CHASKI_CACHE_URL": self.valkey.cache_url,
+        }
+
     @property
     def url(self) -> str:
         """Where the web process answers."""
         return f"http://127.0.0.1:{self.ports.web}"
+
+    @property
+    def vendor_url(self) -> str:
+        """Where the accounts find their vendors."""
+        return f"http://127.0.0.1:{self.ports.simulator}"
 
     def processes(self) -> list[Process]:
         """What runs: as `bin/up`, without beat and Flower, with a simulator whose hangs are short."""
@@ -106,8 +141,7 @@ class System:
     def _variables(self) -> dict[str, str]:
         secrets = Secrets(self.home / "secrets")
         values = local.variables([self.postgres, self.valkey], self.ports, secrets)
-        given = local.for_children({**values, "DATABASE_URL": self.postgres.url, "CHASKI_BROKER_URL": self.valkey.url})
-        given |= {"CHASKI_CACHE_URL": self.valkey.cache_url, "CHASKI_PUBLIC_URL": self.url}
+        given = local.for_children({**values, **self._addresses(), "CHASKI_PUBLIC_URL": self.url})
         return given | {"CHASKI_ENV": "test", "CHASKI_TIME_SCALE": str(SCALE)}
 
     def _show(self, name: str, line: str) -> None:
@@ -156,12 +190,12 @@ class System:
 
     def twilio(self) -> tuple[str, ...]:
         """An SMS account at the simulator."""
-        base = f"base_url=http://127.0.0.1:{self.ports.simulator}/twilio"
+        base = f"base_url={self.vendor_url}/twilio"
         return ("sms", "twilio", base, f"account_sid=AC{'0' * 32}", "from_number=+15005550006", "auth_token=simulated")
 
     def webhook(self) -> tuple[str, ...]:
         """A webhook account whose requests all go to the simulator."""
-        base = f"base_url=http://127.0.0.1:{self.ports.simulator}/webhook"
+        base = f"base_url={self.vendor_url}/webhook"
         return ("webhook", "webhook", base, f"secret={Secrets(self.home / 'secrets')['WEBHOOK_SECRET']}")
 
     def accepted(self, *ids: str) -> Counter[str]:
@@ -196,15 +230,21 @@ class Tenant:
 
     def send(self, channel: str, to: str, **fields: Any) -> chaski.Message:
         """Send one."""
-        return self.client.send(channel, to, **{"text": "Tu pedido va en camino", **fields})
+        message = self.client.send(channel, to, **{"text": "Tu pedido va en camino", **fields})
+        self.system.told.note(self.name, [str(message.id)])
+        return message
 
     def send_many(self, count: int, channel: str = "sms", **fields: Any) -> list[str]:
         """Send ``count`` to ordinary recipients; their ids."""
+        return self.send_ids([str(uuid7()) for _ in range(count)], channel, **fields)
+
+    def send_ids(self, ids: list[str], channel: str = "sms", **fields: Any) -> list[str]:
+        """Send one message for each of ``ids``; may be repeated until it succeeds."""
         to = {"sms": "+5691{:07}", "webhook": "https://shop.example/hooks/{}"}[channel]
-        rows = [{"channel": channel, "to": to.format(n), "text": f"no. {n}", **fields} for n in range(count)]
-        ids = [str(uuid7()) for _ in rows]
-        result = self.client.send_many([{**row, "id": id_} for row, id_ in zip(rows, ids, strict=True)])
+        rows = [{"channel": channel, "to": to.format(n), "text": f"no. {n}", **fields} for n in range(len(ids))]
+        result = self.client.send_many([{"key": id_, **row, "id": id_} for row, id_ in zip(rows, ids, strict=True)])
         assert not result.rejected, result.rejected
+        self.system.told.note(self.name, ids)
         return ids
 
     def under_way(self) -> int:

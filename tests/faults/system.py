@@ -1,0 +1,175 @@
+"""The system under fault: everything doubled that may be doubled, and a proxy that misbehaves before each server.
+
+PostgreSQL, Valkey, web, two workers, two relays, beat and the simulator, each in a session of its own. The tests see the
+database and the broker past the proxies. What clients were told and what the simulator accepted is kept in two files
+that Chaski neither reads nor writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+from config import processes
+from config.embedded import EmbeddedPostgres, EmbeddedValkey
+from config.ports import any_free
+from config.processes import Process
+from deliveries import ledger
+from tests.faults.proxy import Proxy
+from tests.processes.system import System, wait_for
+
+WORKERS = ("worker1", "worker2")
+RELAYS = ("relay1", "relay2")
+
+
+class FaultSystem(System):
+    """Started by ``with``. ``database``, ``broker``, ``vendor`` and ``api`` are the proxies before the servers."""
+
+    def __init__(self, home: Path) -> None:
+        self.crashes = home / "crashes"
+        self.crashes.mkdir()
+        super().__init__(home)
+        assert self.postgres.port is not None
+        assert self.valkey.port is not None
+        self.database = self._proxy(self.postgres.port)
+        self.broker_proxy = self._proxy(self.valkey.port)
+        self.vendor = self._proxy(self.ports.simulator)
+        self.api = self._proxy(self.ports.web)
+        self.proxies = (self.database, self.broker_proxy, self.vendor, self.api)
+
+    @staticmethod
+    def _proxy(port: int) -> Proxy:
+        return Proxy(any_free(), ("127.0.0.1", port))
+
+    def _servers(self) -> tuple[EmbeddedPostgres, EmbeddedValkey]:
+        log = self.home / "log"
+        postgres = EmbeddedPostgres(self.home / "postgres", log=log / "postgres.log", port=any_free())
+        return postgres, EmbeddedValkey(self.home / "valkey", log=log / "valkey.log", port=any_free())
+
+    def _addresses(self) -> dict[str, str]:
+        broker = f"redis://127.0.0.1:{self.broker_proxy.port}"
+        return {
+            "DATABASE_URL": f"postgres://chaski@127.0.0.1:{self.database.port}/chaski",
+            "CHASKI_BROKER_URL": f"{broker}/0",
+            "CHASKI_CACHE_URL": f"{broker}/1",
+            "CHASKI_CRASH_FOLDER": str(self.crashes),
+        }
+
+    @property
+    def url(self) -> str:
+        """Where clients and vendors find the web process: the proxy before it."""
+        return f"http://127.0.0.1:{self.api.port}"
+
+    @property
+    def vendor_url(self) -> str:
+        """Where the accounts find their vendors: the proxy before the simulator."""
+        return f"http://127.0.0.1:{self.vendor.port}"
+
+    def processes(self) -> list[Process]:
+        """As in production, and two relays."""
+        usual = [process for process in super().processes() if process.name != "relay"]
+        relays = [replace(processes.relay(), name=name) for name in RELAYS]
+        return [*usual, *relays, processes.beat(str(self.home / "beat-schedule"))]
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            for proxy in self.proxies:
+                self._stack.enter_context(proxy)
+            kept = self._stack.pop_all()
+        with kept:
+            super().__enter__()
+            self._stack.push(kept.pop_all())
+        return self
+
+    # -- what is done to it
+
+    def crash_at(self, point: str, word: str = "", *, number: signal.Signals = signal.SIGKILL, times: int = 1) -> None:
+        """The next process that reaches ``point`` (about a recipient with ``word``) gets the signal, ``times`` over."""
+        for each in range(times):
+            unfinished = self.crashes / f"unfinished.{each}"
+            unfinished.write_text(json.dumps({"word": word, "signal": int(number)}))
+            unfinished.rename(self.crashes / f"{point}.{time.monotonic_ns()}")
+
+    def crashed(self, point: str, times: int = 1) -> list[int]:
+        """Wait until ``times`` processes have reached ``point``; their pids."""
+        return wait_for(lambda: self._crashed(point, times), 20, f"a process at {point}")
+
+    def _crashed(self, point: str, times: int) -> list[int]:
+        found = [int(file.name.split(".")[1]) for file in self.crashes.glob(f"taken.*.{point}.*")]
+        return found if len(found) >= times else []
+
+    def pids(self) -> dict[str, int]:
+        """The process id of everything that runs."""
+        return {name: child.popen.pid for name, child in self.supervisor.children.items()}
+
+    def name_of(self, pid: int) -> str:
+        """The process that ``pid`` is, or was when its supervisor last looked."""
+        return next((name for name, known in self.pids().items() if known == pid), "")
+
+    @contextmanager
+    def frozen(self, *pids: int) -> Iterator[None]:
+        """Stop processes for the length of the block."""
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def without(self, *names: str) -> Iterator[None]:
+        """Run without these processes."""
+        ended = [self.supervisor.children[name].process for name in names]
+        for name in names:
+            self.supervisor.end(name)
+        try:
+            yield
+        finally:
+            for process in ended:
+                self.supervisor.start(process)
+
+    # -- how it gets well, and how one sees that it is
+
+    def heal(self) -> None:
+        """Everything runs and passes again. What is down and has no supervisor is started."""
+        for file in self.crashes.iterdir():
+            file.unlink(missing_ok=True)
+        for proxy in self.proxies:
+            proxy.heal()
+        for server in (self.postgres, self.valkey):
+            os.kill(server.process.pid, signal.SIGCONT) if server.running else server.start()
+        for child in list(self.supervisor.children.values()):
+            if child.running:
+                child.popen.send_signal(signal.SIGCONT)
+        wait_for(lambda: all(child.running for child in list(self.supervisor.children.values())), 60, "every process")
+
+    def violations(self) -> list[ledger.Violation]:
+        """What the ledger finds, read past the proxies by the same code as `manage.py ledger`."""
+        with psycopg.connect(self.postgres.socket_url) as connection, connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            return self.examined(cursor)
+
+    @staticmethod
+    def examined(cursor: Any) -> list[ledger.Violation]:
+        """The ledger's check on ``cursor``."""
+        found = ledger.examine(cursor)
+        if found.balanced or found.violations:
+            return found.violations
+        return [ledger.Violation(1, "all", f"does not balance: {found.as_dict()}")]
+
+    def must_balance(self) -> None:
+        """Wait until the ledger finds nothing wrong; fails with what it finds."""
+        try:
+            wait_for(lambda: not self.violations(), 20, "a balanced ledger")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.violations()}\n{self.log()}") from error
