@@ -15,12 +15,14 @@ from tests.processes.system import Tenant, wait_for
 class Load:
     """One client on a thread while the block runs. ``told`` are the ids it got a 202 for, ``errors`` what else it got."""
 
-    def __init__(self, shop: Tenant, *, rows: int = 20, pause: float = 0.1, channel: str = "sms") -> None:
+    def __init__(
+        self, shop: Tenant, *, rows: int = 20, pause: float = 0.1, channel: str = "sms", keys: int = 0
+    ) -> None:
         self.shop = shop
         self.told: list[str] = []
         self.errors: Counter[str] = Counter()
         self.seconds: list[float] = []
-        self._rows, self._pause, self._channel = rows, pause, channel
+        self._rows, self._pause, self._channel, self._keys = rows, pause, channel, keys
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
@@ -49,7 +51,7 @@ class Load:
     def _accepted(self, ids: list[str]) -> bool:
         begun = time.perf_counter()
         try:
-            self.shop.send_ids(ids, self._channel)
+            self.shop.send_ids(ids, self._channel, keys=self._keys)
         except ChaskiError as error:
             self.errors[f"{type(error).__name__} {getattr(error, 'status', '')}".strip()] += 1
             return False

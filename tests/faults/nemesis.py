@@ -29,6 +29,8 @@ from tests.processes.system import SCALE, Tenant, wait_for
 
 #: After a minute of failures the next try of a message may be as far away again.
 QUIET_SECONDS = 150.0
+#: Ordering keys of the second service; each of its requests has one message of each.
+KEYS = 8
 #: Everything goes out or is visibly in doubt. Poison is possible: the nemesis kills workers around the same message.
 ALLOWED = {"sent", "delivered", "in_doubt", "failed"}
 
@@ -48,7 +50,7 @@ class Nemesis:
     told: int = 0
 
     def prepare(self) -> None:
-        """A service whose vendor sends receipts, and one that is told of its events."""
+        """A service whose vendor sends receipts and that is told of its events, and one that asks for order."""
         self.shops = [self.system.new_service(self.system.twilio()), self.system.new_service(self.system.webhook())]
         texter = self.shops[0]
         url = "https://shop.example/hooks/events"
@@ -56,7 +58,8 @@ class Nemesis:
 
     def round(self, names: list[str], seconds: float) -> str:
         """Injure, heal, wait, check; a line about it. Raises ``Finding``."""
-        loads = [Load(shop, channel=channel) for shop, channel in zip(self.shops, ("sms", "webhook"), strict=True)]
+        texter, orderly = self.shops
+        loads = [Load(texter, rows=10, pause=0.4), Load(orderly, rows=KEYS, pause=0.4, channel="webhook", keys=KEYS)]
         with ExitStack() as clients:
             for load in loads:
                 clients.enter_context(load)
@@ -72,6 +75,7 @@ class Nemesis:
         self.rounds, self.told = self.rounds + 1, self.told + len(told)
         errors = sum((load.errors for load in loads), Counter[str]())
         doubled, statuses = self.check(told)
+        self.in_order(loads[1].told)
         seen = f"{len(told)} told, {statuses}, {doubled} sent again after a doubt, refused meanwhile {dict(errors)}"
         return f"{seen}; whole again after {recovered:.0f} s"
 
@@ -107,6 +111,17 @@ class Nemesis:
             raise Finding(f"{len(never)} are said to be sent and never reached the provider: {never[:5]}")
         self._ledger()
         return sum(1 for n in accepts.values() if n > 1), dict(Counter(row[1] for row in found))
+
+    def in_order(self, told: list[str]) -> None:
+        """Each ordering key's messages reached the provider in the order of acceptance. Raises ``Finding``."""
+        reached = list(self.system.accepted(*told))  # a Counter keeps the order of the file
+        for key in range(KEYS):
+            accepted = told[key::KEYS]
+            mine = set(accepted)
+            arrived = [message_id for message_id in reached if message_id in mine]
+            if arrived != accepted:
+                at = next(n for n, pair in enumerate(zip(arrived, accepted, strict=False)) if pair[0] != pair[1])
+                raise Finding(f"key-{key} was not in order from no. {at}: {arrived[at : at + 3]}, not {accepted[at]}")
 
     def _ledger(self) -> None:
         try:

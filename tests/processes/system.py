@@ -238,10 +238,12 @@ class Tenant:
         """Send ``count`` to ordinary recipients; their ids."""
         return self.send_ids([str(uuid7()) for _ in range(count)], channel, **fields)
 
-    def send_ids(self, ids: list[str], channel: str = "sms", **fields: Any) -> list[str]:
-        """Send one message for each of ``ids``; may be repeated until it succeeds."""
+    def send_ids(self, ids: list[str], channel: str = "sms", *, keys: int = 0, **fields: Any) -> list[str]:
+        """Send one message for each of ``ids``, in turn with one of ``keys`` ordering keys; may be repeated."""
         to = {"sms": "+5691{:07}", "webhook": "https://shop.example/hooks/{}"}[channel]
         rows = [{"channel": channel, "to": to.format(n), "text": f"no. {n}", **fields} for n in range(len(ids))]
+        for number, row in enumerate(rows):
+            row |= {"ordering_key": f"key-{number % keys}"} if keys else {}
         result = self.client.send_many([{"key": id_, **row, "id": id_} for row, id_ in zip(rows, ids, strict=True)])
         assert not result.rejected, result.rejected
         self.system.told.note(self.name, ids)
