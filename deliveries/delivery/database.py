@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from django.db import connections
 
-from deliveries.sql import Cursor
+from deliveries.sql import Cursor, is_away
 
 #: A plan that scans a whole partition is never right here; cached plans of an empty, analysed one would choose it.
 SESSION = "SET enable_seqscan = off; SET statement_timeout = '5s'; SET application_name = 'chaski-engine'"
@@ -34,8 +34,9 @@ class EngineConnection:
                 connection = self._open()
                 with connection.transaction(), connection.cursor() as cursor:
                     yield cursor
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                self.close()
+            except psycopg.Error as error:
+                if is_away(error):
+                    self.close()  # a server that became read-only, say, may have a successor at the same address
                 raise
 
     def close(self) -> None:

@@ -19,9 +19,9 @@ from deliveries.conf import limits, timings
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.settle import Settlement, settle
+from deliveries.sql import is_away
 
 log = structlog.get_logger(__name__)
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ class Recorder:
                 self._settle([result.settlement for result in batch])
                 crash_point("after_record")
                 return
-            except _AWAY as error:
+            except psycopg.Error as error:
+                if not is_away(error):
+                    self._bisect(batch)
+                    return
                 log.warning("results_wait_for_the_database", results=len(batch), error=type(error).__name__)
                 time.sleep(wait)
                 wait = min(wait * 2, 5.0)
-            except psycopg.Error:
-                self._bisect(batch)
-                return
 
     def _bisect(self, batch: Sequence[Result]) -> None:
         if len(batch) == 1:
