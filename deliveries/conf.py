@@ -26,6 +26,7 @@ class Timings:
     bell_slot_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
+    answer_seconds: float = 7.0
 
     def deadline(self, provider: type[Provider]) -> float:
         """Seconds that one attempt may take, counted from before its claim."""
@@ -64,6 +65,8 @@ def timings() -> Timings:
         sweep_seconds=5.0 * scale,
         task_run_seconds=5.0 * scale,
         bell_slot_seconds=15.0 * scale,
+        # The engine's statement_timeout and a margin. A machine is not faster because a test is, hence half at the least.
+        answer_seconds=7.0 * max(scale, 0.5),
     )
 
 
