@@ -26,6 +26,7 @@ CHASKI_CREDENTIAL_KEYS: list[str] = _value("CHASKI_CREDENTIAL_KEYS")
 CHASKI_PRIVATE_NETWORKS: list[str] = _value("CHASKI_PRIVATE_NETWORKS") or (
     [] if PRODUCTION else ["127.0.0.0/8", "::1/128"]
 )
+CHASKI_SPILL: str = _value("CHASKI_SPILL") or str(BASE_DIR / ".chaski" / "spill")
 CHASKI_FLOWER_URL: str = str(_value("CHASKI_FLOWER_URL")).rstrip("/")
 CHASKI_RELEASE: str = _value("CHASKI_RELEASE")
 

@@ -23,7 +23,10 @@ class Timings:
     sweep_seconds: float = 5.0
     task_run_seconds: float = 5.0
     record_seconds: float = 0.02
+    #: The longest wait between two tries to record while the database is away.
+    record_retry_seconds: float = 5.0
     bell_slot_seconds: float = 15.0
+    replay_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
     answer_seconds: float = 7.0
@@ -65,6 +68,8 @@ def timings() -> Timings:
         sweep_seconds=5.0 * scale,
         task_run_seconds=5.0 * scale,
         bell_slot_seconds=15.0 * scale,
+        replay_seconds=15.0 * scale,
+        record_retry_seconds=5.0 * scale,
         # The engine's statement_timeout and a margin. A machine is not faster because a test is, hence half at the least.
         answer_seconds=7.0 * max(scale, 0.5),
     )

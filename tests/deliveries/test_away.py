@@ -16,7 +16,6 @@ from django.db import connection, transaction
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
 from deliveries.api import inbound
-from deliveries.delivery import recorder as recording
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.settle import Settlement
@@ -156,7 +155,7 @@ def test_the_recorder_waits_for_a_read_only_database_and_bisects_nothing_away(
         real(self, settlements)
 
     monkeypatch.setattr(Recorder, "_settle", settle)
-    monkeypatch.setattr(recording.time, "sleep", waits.append)
+    monkeypatch.setattr(Recorder, "_wait", lambda _self, seconds: waits.append(seconds))
     now = datetime.now(UTC)
     row = Settlement(uuid4(), 1, uuid4(), 1, now, Outcome(), Decision((Status.SENT,)))
     recorder._write([Result(row, lambda: None), Result(row, lambda: None)])

@@ -108,6 +108,7 @@ class System:
         values = local.variables([self.postgres, self.valkey], self.ports, secrets)
         given = local.for_children({**values, "DATABASE_URL": self.postgres.url, "CHASKI_BROKER_URL": self.valkey.url})
         given |= {"CHASKI_CACHE_URL": self.valkey.cache_url, "CHASKI_PUBLIC_URL": self.url}
+        given |= {"CHASKI_SPILL": str(self.home / "spill")}
         return given | {"CHASKI_ENV": "test", "CHASKI_TIME_SCALE": str(SCALE)}
 
     def _show(self, name: str, line: str) -> None:
