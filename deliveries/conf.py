@@ -21,6 +21,8 @@ class Timings:
     scale: float = 1.0
     relay_tick_seconds: float = 1.0
     sweep_seconds: float = 5.0
+    #: Three sweeps. The mark of a relay that is older than this means that the database was away.
+    outage_seconds: float = 15.0
     task_run_seconds: float = 5.0
     record_seconds: float = 0.02
     #: The longest wait between two tries to record while the database is away.
@@ -66,6 +68,8 @@ def timings() -> Timings:
         scale=scale,
         relay_tick_seconds=1.0 * scale,
         sweep_seconds=5.0 * scale,
+        # A loaded machine may stand still for a second or two, and that is no outage.
+        outage_seconds=max(15.0 * scale, 3.0),
         task_run_seconds=5.0 * scale,
         bell_slot_seconds=15.0 * scale,
         replay_seconds=15.0 * scale,
