@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
                     **os.environ,
                     "CHASKI_ENV": "test",
                     "CHASKI_TIME_SCALE": "0.1",
+                    "CHASKI_SPILL": str(home / "spill"),
                     "DATABASE_URL": os.environ.get("DATABASE_URL") or postgres.url,
                     "CHASKI_BROKER_URL": os.environ.get("CHASKI_BROKER_URL") or valkey.url,
                 }

@@ -26,7 +26,7 @@ READY_SECONDS = 90.0
 WORKER_SECONDS = 30.0
 
 #: What means nothing without the database that it was made for.
-WITH_THE_DATABASE = ("environment", "secrets", "simulator.jsonl", "beat-schedule*")
+WITH_THE_DATABASE = ("environment", "secrets", "simulator.jsonl", "beat-schedule*", "spill/*")
 
 SERVERS = ("DATABASE_URL", "CHASKI_BROKER_URL", "CHASKI_CACHE_URL")
 ROOT_WORKER = "ignore:You're running the worker with superuser privileges"

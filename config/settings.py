@@ -26,6 +26,7 @@ CHASKI_CREDENTIAL_KEYS: list[str] = _value("CHASKI_CREDENTIAL_KEYS")
 CHASKI_PRIVATE_NETWORKS: list[str] = _value("CHASKI_PRIVATE_NETWORKS") or (
     [] if PRODUCTION else ["127.0.0.0/8", "::1/128"]
 )
+CHASKI_SPILL: str = _value("CHASKI_SPILL") or str(BASE_DIR / ".chaski" / "spill")
 CHASKI_FLOWER_URL: str = str(_value("CHASKI_FLOWER_URL")).rstrip("/")
 CHASKI_RELEASE: str = _value("CHASKI_RELEASE")
 
@@ -78,13 +79,20 @@ TEMPLATES = [
 ]
 
 _database = environ.Env.db_url_config(_value("DATABASE_URL") or "postgres://postgres@127.0.0.1:5432/chaski")
-_database["ENGINE"] = "django.db.backends.postgresql"
+_database["ENGINE"] = "deliveries.postgresql"
 _database["CONN_MAX_AGE"] = 60
 _database["CONN_HEALTH_CHECKS"] = True
 _database.setdefault("OPTIONS", {}).update(
     {
         "application_name": "chaski",
+        # Who vanishes from the network is given up after ten seconds, who answers nothing after the statement's own limit
+        # and a margin; tests wait half as long.
         "connect_timeout": 3,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+        "answer_seconds": 17.0 * max(CHASKI_TIME_SCALE, 0.5),
         "options": " ".join(
             f"-c {name}={value}"
             for name, value in {

@@ -83,6 +83,12 @@ VARIABLES = (
     ),
     Variable("CHASKI_PRIVATE_NETWORKS", "networks that webhooks may reach besides public ones", "", words),
     Variable("CHASKI_FLOWER_URL", "where people reach Flower, for links from a message", "", text),
+    Variable(
+        "CHASKI_SPILL",
+        "folder where workers keep results while the database is away; must outlive them; empty: .chaski/spill",
+        "",
+        text,
+    ),
     Variable("CHASKI_TIME_SCALE", "multiplies every duration; only the test environment honours it", "1", positive),
     Variable("SENTRY_DSN", "Sentry project; empty: errors are only logged", "", text, secret=True),
     Variable("CHASKI_RELEASE", "the version that is running, for logs and Sentry", "", text),

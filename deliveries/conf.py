@@ -21,11 +21,17 @@ class Timings:
     scale: float = 1.0
     relay_tick_seconds: float = 1.0
     sweep_seconds: float = 5.0
+    #: Three sweeps. The mark of a relay that is older than this means that the database was away.
+    outage_seconds: float = 15.0
     task_run_seconds: float = 5.0
     record_seconds: float = 0.02
+    #: The longest wait between two tries to record while the database is away.
+    record_retry_seconds: float = 5.0
     bell_slot_seconds: float = 15.0
+    replay_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
+    answer_seconds: float = 7.0
 
     def deadline(self, provider: type[Provider]) -> float:
         """Seconds that one attempt may take, counted from before its claim."""
@@ -62,8 +68,14 @@ def timings() -> Timings:
         scale=scale,
         relay_tick_seconds=1.0 * scale,
         sweep_seconds=5.0 * scale,
+        # A loaded machine may stand still for a second or two, and that is no outage.
+        outage_seconds=max(15.0 * scale, 3.0),
         task_run_seconds=5.0 * scale,
         bell_slot_seconds=15.0 * scale,
+        replay_seconds=15.0 * scale,
+        record_retry_seconds=5.0 * scale,
+        # The engine's statement_timeout and a margin. A machine is not faster because a test is, hence half at the least.
+        answer_seconds=7.0 * max(scale, 0.5),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -17,6 +19,7 @@ from channels.base import InvalidOption
 from channels.registry import UnknownProvider, provider_class
 from chaski.vocabulary import Lane
 from deliveries.delivery.accounts import owner
+from deliveries.delivery.spill import REJECTED, TORN, orphans, usable
 from deliveries.doorbell import BROKER_ERRORS, Publisher
 from deliveries.models import Account
 from deliveries.secrets import Unsealable, unseal
@@ -59,6 +62,7 @@ def examine() -> list[Finding]:
         _clock,
         _accounts,
         _partitions,
+        _spill,
     ]
     return [*findings, *(finding for check in checks for finding in check())]
 
@@ -204,6 +208,35 @@ def _problem_of(account: Account) -> str:
     except (UnknownProvider, InvalidOption, Unsealable) as error:
         return str(error)
     return ""
+
+
+def _spill() -> Iterator[Finding]:
+    """The files of workers on this machine; those of another one are seen only there."""
+    folder = Path(settings.CHASKI_SPILL)
+    if not usable(folder) and (folder.exists() or _workers_here()):
+        fix = "Make CHASKI_SPILL a folder that the workers may write to, on a disk that outlives them."
+        found = f"{folder} cannot be written: results of an outage of the database would be in memory only"
+        yield Finding("spill", Level.DEGRADED, found, fix)
+    files = orphans(folder)
+    if files:
+        fix = "Start a worker on this machine: it settles them. `spill_not_settled` in its log says what hinders it."
+        found = f"{len(files)} files of workers that ended while the database was away, such as {files[0]}"
+        yield Finding("spill", Level.DEGRADED, found, fix)
+    aside = sorted(file for ending in (REJECTED, TORN) for file in folder.glob(f"*{ending}"))
+    if aside:
+        fix = "Read the lines: ids, what the provider said, why. `resolve` what they concern, then delete the file."
+        found = f"{len(aside)} files of results that the database did not take, such as {aside[0]}"
+        yield Finding("spill", Level.DEGRADED, found, fix)
+    if not files and not aside:
+        yield Finding("spill", Level.OK, f"nothing left behind in {folder}")
+
+
+def _workers_here() -> bool:
+    rows = _ask(
+        "SELECT split_part(name, '@', 2) FROM heartbeat"
+        " WHERE kind = 'worker' AND seen_at > chaski_now() - interval '20 seconds'"
+    )
+    return (socket.gethostname(),) in [tuple(row) for row in rows]
 
 
 def _partitions() -> Iterator[Finding]:

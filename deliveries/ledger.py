@@ -243,7 +243,7 @@ def _violations(cursor: Cursor, parameters: dict[str, Any]) -> Iterator[Violatio
 
 @contextmanager
 def _snapshot() -> Iterator[Cursor]:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor, connection.connection.within(None):
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SET LOCAL statement_timeout = 0")
         yield cursor

@@ -21,7 +21,7 @@ from django.db import close_old_connections
 from chaski.vocabulary import Lane
 from deliveries import callbacks, heartbeat, receipts
 from deliveries.conf import timings
-from deliveries.delivery import sweep
+from deliveries.delivery import leases, sweep
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.doorbell import BROKER_ERRORS, Bell, Publisher, ring_bare
@@ -76,11 +76,22 @@ class Relay:
 
     def run(self) -> None:
         """Tick once a second until ``stopping`` is set."""
+        watching = threading.Thread(target=self._watch, name="chaski-watch", daemon=True)
+        watching.start()
         while not self.stopping.is_set():
             started = time.monotonic()
             self.tick()
             self.stopping.wait(max(0.0, timings().relay_tick_seconds - (time.monotonic() - started)))
+        watching.join(timings().answer_seconds)
         self.close()
+
+    def _watch(self) -> None:
+        """Leave the mark that the database takes writes, however long a tick takes: its absence means an outage."""
+        connection = EngineConnection()
+        while not self.stopping.wait(timings().sweep_seconds / 2):
+            with self._kept_apart("watch"), connection.transaction() as cursor:
+                leases.watch(cursor)
+        connection.close()
 
     def close(self) -> None:
         """Give back both connections."""
@@ -92,6 +103,8 @@ class Relay:
         now = time.monotonic()
         if now - self._swept_at >= timings().sweep_seconds:
             self._swept_at = now
+            with self._kept_apart("watch"):
+                self._once(leases.watch)
             self._job("end_leases", sweep.end_leases)
             self._job("expire", sweep.expire)
             self._job("unblock", sweep.unblock)

@@ -1,4 +1,4 @@
-"""What the hand-written statements share: the cursor they run on and how rows travel as one JSON parameter.
+"""What the hand-written statements share: their cursor, how rows travel as one JSON parameter, and which errors pass.
 
 Used by every stage that writes SQL; both Django's cursor and psycopg's own satisfy ``Cursor``.
 """
@@ -10,6 +10,41 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
+
+import psycopg
+import psycopg.errors
+from django.db import Error as DjangoError
+from django.db import InterfaceError, OperationalError
+
+#: SQLSTATEs that say nothing about the statement: the same one may succeed in a moment, on this connection or another
+#: (PostgreSQL 18, appendix A). Classes: connection, resources (disk full, memory, too many connections), operator
+#: intervention (statement timeout, shutdown, starting up), system error.
+_AWAY_CLASSES = ("08", "53", "57", "58")
+#: Read-only (a standby, or a primary that was told so), ended while idle in a transaction or by its length, roles that a
+#: restart has not loaded yet, serialization, unknown end of a statement, deadlock, lock timeout.
+_AWAY_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "40001", "40003", "40P01", "55P03"})
+#: The classes of all of these in psycopg, for who must name classes; some more errors are of them.
+AWAY_ERRORS = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    *(psycopg.errors.lookup(s) for s in sorted(_AWAY_STATES)),
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is away for now: ``error`` blames the server or the way to it, not what was asked.
+
+    Takes psycopg's errors and Django's. What is not away will fail in the same way however often it is repeated.
+    """
+    cause = error.__cause__ if isinstance(error, DjangoError) and error.__cause__ is not None else error
+    if not isinstance(cause, (psycopg.Error, DjangoError)):
+        return False
+    state = getattr(cause, "sqlstate", None)
+    if state is None:
+        # The client's own: no connection came about, or it broke.
+        kinds = (psycopg.OperationalError, psycopg.InterfaceError, OperationalError, InterfaceError)
+        return isinstance(cause, kinds)
+    return state[:2] in _AWAY_CLASSES or state in _AWAY_STATES
 
 
 class Cursor(Protocol):

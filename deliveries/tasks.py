@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import psycopg
 import redis
 import structlog
 from celery import Task, current_app, shared_task
@@ -25,11 +24,12 @@ from deliveries import heartbeat, maintenance
 from deliveries.conf import timings
 from deliveries.delivery.engine import engine
 from deliveries.doorbell import free_slot
+from deliveries.sql import AWAY_ERRORS
 
 log = structlog.get_logger(__name__)
 
 #: Failures of our own infrastructure. A provider's failures are data on the row, never a Celery retry.
-INFRASTRUCTURE = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseError, redis.RedisError)
+INFRASTRUCTURE = (*AWAY_ERRORS, DatabaseError, redis.RedisError)
 AUTORETRY: dict[str, Any] = {
     "autoretry_for": INFRASTRUCTURE,
     "retry_backoff": True,

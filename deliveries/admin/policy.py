@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
 from django.urls import reverse
+
+from deliveries.sql import is_away
 
 POLICY = "; ".join(
     (
@@ -56,7 +57,7 @@ class AdminPages:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """A page instead of JSON when the database is away or a statement ran into its time limit."""
-        if not _is_ours(request) or not isinstance(exception, (OperationalError, InterfaceError)):
+        if not _is_ours(request) or not is_away(exception):
             return None
         slow = "statement timeout" in str(exception)
         response = HttpResponse(render_to_string("admin/chaski/away.html", {"slow": slow}), status=503)

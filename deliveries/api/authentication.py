@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
 
+import structlog
+from django.db import Error as DatabaseError
+from django.db import transaction
 from django.db.models import Q
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
@@ -17,6 +20,9 @@ from rest_framework.request import Request
 
 from deliveries.models import ApiKey, Service
 from deliveries.secrets import split_key
+from deliveries.sql import is_away
+
+log = structlog.get_logger(__name__)
 
 CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
@@ -75,7 +81,14 @@ class _Keys:
         moment = datetime.now(UTC)
         # Other processes keep a minute of their own.
         stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=moment - timedelta(seconds=USED_EVERY_SECONDS))
-        ApiKey.objects.filter(stale, key_id=key_id).update(last_used_at=moment)
+        try:
+            with transaction.atomic():
+                ApiKey.objects.filter(stale, key_id=key_id).update(last_used_at=moment)
+        except DatabaseError as error:
+            if not is_away(error):
+                raise
+            # A read-only database still answers what is read; one that is away fails at the next statement.
+            log.info("use_of_key_not_noted", key_id=key_id, error=type(error).__name__)
 
 
 _keys = _Keys()

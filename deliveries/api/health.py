@@ -8,6 +8,8 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from deliveries.api.problems import waiting
+
 log = structlog.get_logger(__name__)
 
 WAITING = """
@@ -43,9 +45,7 @@ def ready(request: HttpRequest) -> HttpResponseBase:
 
 def _unready(reason: str) -> JsonResponse:
     log.warning("not_ready", reason=reason)
-    response = JsonResponse({"status": "unready", "reason": reason}, status=503)
-    response["Retry-After"] = "2"
-    return response
+    return JsonResponse({"status": "unready", "reason": reason}, status=503, headers=waiting(503))
 
 
 def metrics(request: HttpRequest) -> HttpResponseBase:

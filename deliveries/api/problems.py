@@ -9,14 +9,14 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-import psycopg
 import structlog
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
+
+from deliveries.sql import is_away
 
 log = structlog.get_logger(__name__)
 Errors = Mapping[str, list[str]]
@@ -39,12 +39,11 @@ _TITLES = {
 RETRY_SECONDS = 2
 #: A commit whose answer was lost may have happened, hence no "nothing was stored".
 _AWAY = (
-    f"The database does not answer. Repeat the request with the same keys in {RETRY_SECONDS} seconds: what was stored"
-    " already is not stored twice."
+    f"The database does not answer, or takes no writes now. Repeat the request with the same keys in {RETRY_SECONDS}"
+    " seconds: what was stored already is not stored twice."
 )
 _NOTHING_HERE = "There is nothing at this URL, or nothing that belongs to this service. /api/docs lists the calls."
 _BROKEN = "Nothing was promised. The request id leads the operators to the cause."
-DATABASE_AWAY = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Problem(Exception):
@@ -76,6 +75,7 @@ def handle(exception: Exception, context: Mapping[str, Any]) -> Response | None:
     set_rollback()
     request_id = getattr(context["request"], "request_id", "")
     problem, headers = _problem(exception)
+    headers |= waiting(problem.status)
     if problem.status >= 500:
         log.warning("request_failed", code=problem.code, error=type(exception).__name__)
     content = body(problem.status, problem.code, problem.detail, request_id, problem.errors)
@@ -85,8 +85,8 @@ def handle(exception: Exception, context: Mapping[str, Any]) -> Response | None:
 def _problem(exception: Exception) -> tuple[Problem, dict[str, str]]:
     if isinstance(exception, Problem):
         return exception, {}
-    if isinstance(exception, DATABASE_AWAY):
-        return unavailable(), {"Retry-After": str(RETRY_SECONDS)}
+    if is_away(exception):
+        return unavailable(), {}
     if isinstance(exception, RequestDataTooBig):
         return Problem(413, "too_large", "The body is larger than any request may be."), {}
     if isinstance(exception, (Http404, exceptions.NotFound)):
@@ -100,6 +100,11 @@ def _problem(exception: Exception) -> tuple[Problem, dict[str, str]]:
 def unavailable() -> Problem:
     """The database is away."""
     return Problem(503, "unavailable", _AWAY)
+
+
+def waiting(status: int) -> dict[str, str]:
+    """The header that every 503 carries, whoever made it: when to come again."""
+    return {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
 
 
 def report(exception: BaseException) -> None:
@@ -147,4 +152,6 @@ def _of_framework(exception: exceptions.APIException) -> tuple[Problem, dict[str
 def respond(request: HttpRequest, problem: Problem) -> JsonResponse:
     """A problem outside of DRF's views."""
     content = body(problem.status, problem.code, problem.detail, getattr(request, "request_id", ""), problem.errors)
-    return JsonResponse(content, status=problem.status, content_type="application/problem+json")
+    return JsonResponse(
+        content, status=problem.status, headers=waiting(problem.status), content_type="application/problem+json"
+    )

@@ -12,7 +12,8 @@ from uuid import uuid4
 import structlog
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from deliveries.api.problems import DATABASE_AWAY, RETRY_SECONDS, of_status, report, respond, unavailable
+from deliveries.api.problems import of_status, report, respond, unavailable
+from deliveries.sql import is_away
 
 #: URLs that programs call. Errors of other pages, the admin's above all, are pages for people.
 _FOR_PROGRAMS = ("/api/", "/receipts/", "/health/", "/metrics")
@@ -37,10 +38,8 @@ class RequestMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """What a view outside of DRF raised: the database being away is no 500, on no page."""
-        if isinstance(exception, DATABASE_AWAY):
-            response = respond(request, unavailable())
-            response["Retry-After"] = str(RETRY_SECONDS)
-            return response
+        if is_away(exception):
+            return respond(request, unavailable())
         if request.path.startswith(_FOR_PROGRAMS):
             report(exception)
             return respond(request, of_status(500))

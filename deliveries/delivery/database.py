@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any
 
 import psycopg
 from django.db import connections
 
-from deliveries.sql import Cursor
+from deliveries.conf import timings
+from deliveries.postgresql.bounded import BoundedConnection
+from deliveries.sql import Cursor, is_away
 
 #: A plan that scans a whole partition is never right here; cached plans of an empty, analysed one would choose it.
 SESSION = "SET enable_seqscan = off; SET statement_timeout = '5s'; SET application_name = 'chaski-engine'"
@@ -24,7 +25,7 @@ class EngineConnection:
 
     def __init__(self) -> None:
         self._lock = RLock()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: BoundedConnection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -34,8 +35,9 @@ class EngineConnection:
                 connection = self._open()
                 with connection.transaction(), connection.cursor() as cursor:
                     yield cursor
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                self.close()
+            except psycopg.Error as error:
+                if is_away(error):
+                    self.close()  # a server that became read-only, say, may have a successor at the same address
                 raise
 
     def close(self) -> None:
@@ -45,11 +47,12 @@ class EngineConnection:
             if connection is not None:
                 connection.close()
 
-    def _open(self) -> psycopg.Connection[Any]:
+    def _open(self) -> BoundedConnection:
         if self._connection is None or self._connection.closed:
             parameters = connections["default"].get_connection_params()
             for name in ("cursor_factory", "context", "prepare_threshold", "server_side_binding"):
                 parameters.pop(name, None)
-            self._connection = psycopg.connect(**parameters, autocommit=True)
+            parameters["answer_seconds"] = timings().answer_seconds
+            self._connection = BoundedConnection.connect(**parameters, autocommit=True)
             self._connection.execute(SESSION)
         return self._connection

@@ -24,6 +24,7 @@ from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand, Tally
+from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.sending import send, tell
 from deliveries.delivery.settle import Settlement
@@ -179,9 +180,7 @@ class Engine:
             channel=hand.channel,
             lane=hand.lane,
             n=room,
-            lease_seconds=max(
-                timings().lease(cls) for (served, _), cls in providers().items() if served == hand.channel
-            ),
+            lease_seconds=lease_seconds(hand.channel),
             worker=self.worker,
             task_id=hand.task_id,
             pauses=self._pauses[1],

@@ -58,6 +58,8 @@ WITH r AS MATERIALIZED (
 SELECT message_id, service_id, ordering_key FROM gone UNION ALL SELECT message_id, NULL, '' FROM kept
 """
 
+#: Gives the messages of which something was learned late. The same outcome once more is no news: the answer to the first
+#: COMMIT was lost, or a spill file outlived it.
 CLOSE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number int, outcome text, code text,
@@ -74,6 +76,8 @@ UPDATE attempt a SET late = jsonb_build_object('at', coalesce(r.at, chaski_now()
     provider_message_id = CASE WHEN a.provider_message_id = '' THEN r.provider_message_id ELSE a.provider_message_id END
 FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
     AND a.message_id = ANY(%(ids)s::uuid[]) AND a.finished_at IS NOT NULL AND a.late IS NULL AND %(by_its_worker)s
+    AND (a.outcome, a.code) IS DISTINCT FROM (r.outcome, r.code)
+RETURNING a.message_id
 """
 
 #: The head of a key is gone: the next in order may go. The sweep does the same for all keys.
@@ -114,10 +118,11 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], *, by_its_worker: 
     mine = {row[0] for row in answered}
     attempts = as_json([_attempt_row(row) for row in rows])
     cursor.execute(CLOSE, {"ids": ids, "rows": attempts, "by_its_worker": by_its_worker})
+    late = {row[0] for row in cursor.fetchall()}
     moved = lifecycle.apply(cursor, [_move(row) for row in rows if row.id in mine])
     _withdraw(cursor, [row.id for row in rows if row.id in mine - moved and not row.decision.finished])
     release(cursor, {(service_id, key) for _, service_id, key in answered if key})
-    _late(cursor, [row for row in rows if row.id not in mine and row.outcome.accepted])
+    _late(cursor, [row for row in rows if row.id in late - mine and row.outcome.accepted])
     _consequences(cursor, [row for row in rows if row.id in mine])
     return mine
 

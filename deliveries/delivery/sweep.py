@@ -14,7 +14,8 @@ from uuid import UUID
 
 from chaski.vocabulary import ErrorClass, Status, WaitingFor
 from deliveries import lifecycle
-from deliveries.conf import limits
+from deliveries.conf import limits, timings
+from deliveries.delivery.leases import JUDGEABLE
 from deliveries.delivery.settle import Settlement, release, settle
 from deliveries.lifecycle import Move
 from deliveries.models.accounts import InDoubtPolicy
@@ -22,12 +23,12 @@ from deliveries.retry import Decision, Outcome
 from deliveries.sql import Cursor
 
 #: Found by the open attempts, which are few: the lease columns are in no index on purpose.
-ENDED = """
+ENDED = f"""
 SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
        p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now()
 FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
 LEFT JOIN account acc ON acc.id = p.account_id
-WHERE a.finished_at IS NULL AND p.lease_until < chaski_now()
+WHERE a.finished_at IS NULL AND p.lease_until < chaski_now() AND {JUDGEABLE}
 ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p SKIP LOCKED
 """
 
@@ -77,8 +78,11 @@ class EndedLease:
 
 
 def end_leases(cursor: Cursor) -> int:
-    """Decide every lease that ended; how many there were. Runs in the caller's transaction."""
-    cursor.execute(ENDED, {"rows": limits().claim_rows})
+    """Decide every lease that ended; how many there were. None from an outage until ``leases.watch`` has seen it.
+
+    Runs in the caller's transaction.
+    """
+    cursor.execute(ENDED, {"rows": limits().claim_rows, "gap": timings().outage_seconds})
     ended = [EndedLease(*row) for row in cursor.fetchall()]
     if ended:
         settle(cursor, [judge(lease) for lease in ended], by_its_worker=False)

@@ -15,9 +15,10 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError
+from django.db import Error as DatabaseError
 
 from deliveries.models import Account, Batch, Message, Service
+from deliveries.sql import is_away
 
 Row = TypeVar("Row", Message, Batch)
 
@@ -37,7 +38,9 @@ class Command(BaseCommand):
         """Run it; a database that is away is one sentence, not a traceback."""
         try:
             return super().execute(*args, **options)
-        except (OperationalError, InterfaceError) as error:
+        except DatabaseError as error:
+            if not is_away(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CommandError(f"the database does not answer: {reason}. `manage.py doctor` looks closer") from error
 

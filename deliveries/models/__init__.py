@@ -1,7 +1,7 @@
 """The tables, one file per concern. Rows that are written by the million are written by SQL in the stage that owns them."""
 
 from deliveries.models.accounts import Account, Endpoint, Route, Template
-from deliveries.models.control import Audit, Heartbeat, Pause, PeriodicSlot, Suppression
+from deliveries.models.control import Audit, Heartbeat, Pause, PeriodicSlot, Suppression, Watch
 from deliveries.models.evidence import Attempt, Event, Receipt
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Untold
 from deliveries.models.services import ApiKey, Service
@@ -27,4 +27,5 @@ __all__ = [
     "Suppression",
     "Template",
     "Untold",
+    "Watch",
 ]

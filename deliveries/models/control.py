@@ -91,6 +91,22 @@ class Heartbeat(models.Model):
         return self.name
 
 
+class Watch(models.Model):
+    """One row: when a relay last saw the database take a write, and which start of the server that was."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    seen_at = models.DateTimeField()
+    server_started_at = models.DateTimeField()
+    prolonged_at = models.DateTimeField(null=True, help_text="When leases were last prolonged after an outage.")
+
+    class Meta:
+        db_table = "watch"
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="watch_is_one_row")]
+
+    def __str__(self) -> str:
+        return f"seen {self.seen_at}"
+
+
 class PeriodicSlot(models.Model):
     """One run of one periodic job: two beats, or one that fires late, do the work of a slot once."""
 

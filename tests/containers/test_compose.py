@@ -141,7 +141,8 @@ def test_our_processes_can_neither_write_nor_gain_privileges(name: str) -> None:
     assert (service["user"], service["read_only"], service["cap_drop"]) == ("10001:10001", True, ["ALL"])
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["tmpfs"] == ["/tmp"]
-    assert "volumes" not in service
+    assert service.get("volumes", []) == (["spill:/spill"] if name in WORKERS else [])
+    assert service["environment"]["CHASKI_SPILL"] == "/spill"
 
 
 def test_only_web_and_flower_are_published_and_both_on_loopback_unless_told_otherwise() -> None:
@@ -166,7 +167,7 @@ def test_the_data_outlives_its_containers_and_valkey_never_evicts() -> None:
     for option in ("--appendonly yes", "--appendfsync everysec", "--maxmemory-policy noeviction"):
         assert option in started
     assert "--requirepass" not in started, "a command line can be read by others"
-    assert set(compose()["volumes"]) == {"postgres", "valkey"}
+    assert set(compose()["volumes"]) == {"postgres", "valkey", "spill"}
 
 
 def test_the_database_is_made_like_the_embedded_one() -> None:

@@ -37,6 +37,10 @@ def test_it_runs_as_a_fixed_user_who_owns_nothing() -> None:
     assert last("USER") == "10001:10001"
     assert order.index("USER") > max(place for place, word in enumerate(order) if word in ("COPY", "RUN"))
     assert not [rest for word, rest in instructions() if word == "COPY" and "--chown" in rest]
+    made = [rest for word, rest in instructions() if word == "RUN" and "--owner" in rest]
+    assert [rest.rpartition("--owner")[2].split()[-1] for rest in made] == ["/spill"], (
+        "but the mount of the workers' spill"
+    )
 
 
 def test_its_packages_are_locked_with_hashes_and_its_base_is_named_by_version() -> None:

@@ -171,6 +171,8 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
 class _Silent:
     def warning(self, *_: object, **__: object) -> None: ...
 
+    def error(self, *_: object, **__: object) -> None: ...
+
     def exception(self, *_: object, **__: object) -> None: ...
 
 
@@ -190,7 +192,7 @@ def test_a_row_that_cannot_be_written_does_not_drag_its_neighbours(database: Dat
 
 def test_results_wait_for_a_database_that_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(recording.time, "sleep", waits.append)
+    monkeypatch.setattr(Recorder, "_wait", lambda _self, seconds: waits.append(seconds))
     database.away = 3
     Recorder(lambda: 0)._write([_result("a"), _result("b")])
     assert database.written == ["a", "b"]

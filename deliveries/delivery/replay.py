@@ -1,0 +1,162 @@
+"""Settling what processes left behind that ended while the database was away: the orphans among the spill files.
+
+Called by the recorder, at its start and every so often. Lines go through the same ``settle`` as fresh results, fenced by
+their tokens: who was quicker, the sweep say, is not overwritten, and what came late is kept as late. A file is removed
+after the COMMIT of its last line only, so that a crash in between repeats what changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from deliveries.conf import limits
+from deliveries.delivery.crashes import crash_point
+from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.lines import VERSION, Unreadable, of_line, to_line, version_of
+from deliveries.delivery.settle import Settlement, settle
+from deliveries.delivery.spill import REJECTED, RESULTS, TORN, append_safely, fsync_folder, set_aside, taken
+from deliveries.sql import is_away
+
+log = structlog.get_logger(__name__)
+
+#: The tokens of attempts that this database knows. A line of any other was written for another database, or for one that
+#: was restored from before it.
+KNOWN = "SELECT message_id, token FROM attempt WHERE message_id = ANY(%(ids)s::uuid[])"
+
+
+class Replay:
+    """Settles orphans of ``folder`` on ``connection``. One thread at a time."""
+
+    def __init__(self, folder: Path, connection: EngineConnection) -> None:
+        self._folder = folder
+        self._connection = connection
+        self._complained: set[str] = set()
+
+    def run(self) -> int:
+        """Settle every orphan; how many lines. Raises ``psycopg.Error`` when the database is away: all stays as it is."""
+        return sum(self._one(file) for file in sorted(self._folder.glob(f"*{RESULTS}")))
+
+    def _one(self, file: Path) -> int:
+        try:
+            with taken(file) as ours:
+                return self._settled(file) if ours else 0
+        except (OSError, Unreadable) as error:
+            # Another version's, or the disk's: it stays, and `manage.py doctor` shows it.
+            if file.name not in self._complained:
+                self._complained.add(file.name)
+                log.error("spill_not_settled", file=file.name, error=type(error).__name__, reason=str(error)[:200])
+            return 0
+
+    def _settled(self, file: Path) -> int:
+        found = read(file)
+        known = 0
+        for chunk in chunks(found.settlements):
+            known += self._chunk(chunk, found)
+        keep_aside(file, found)
+        crash_point("after_replay")
+        file.unlink()
+        fsync_folder(self._folder)
+        log.warning("spill_settled", file=file.name, results=len(found.settlements), known=known)
+        return len(found.settlements)
+
+    def _chunk(self, chunk: Sequence[Settlement], found: Found) -> int:
+        """Settle a chunk, without the rows that the database does not know or never takes; how many it took."""
+        known = self._known(chunk)
+        for row in chunk:
+            if (row.id, row.token) not in known:
+                found.reject(row, "this database knows no such attempt")
+        return apart(self._settle, [row for row in chunk if (row.id, row.token) in known], found.reject)
+
+    def _known(self, chunk: Sequence[Settlement]) -> set[tuple[UUID, UUID]]:
+        with self._connection.transaction() as cursor:
+            cursor.execute(KNOWN, {"ids": [row.id for row in chunk]})
+            return {(row[0], row[1]) for row in cursor.fetchall()}
+
+    def _settle(self, rows: Sequence[Settlement]) -> None:
+        with self._connection.transaction() as cursor:
+            settle(cursor, rows)
+
+
+@dataclass(slots=True)
+class Found:
+    """What a file holds: settlements, lines that are set aside with their reasons, and what a crash cut off."""
+
+    settlements: list[Settlement] = field(default_factory=list)
+    rejected: list[tuple[bytes, str]] = field(default_factory=list)
+    torn: bytes = b""
+
+    def reject(self, row: Settlement, reason: str) -> None:
+        """Set one aside."""
+        self.rejected.append((to_line(row), reason))
+
+
+def read(file: Path) -> Found:
+    """What ``file`` holds; nothing when its owner died before the first line. Raises ``Unreadable``, ``OSError``."""
+    whole, _, torn = file.read_bytes().rpartition(b"\n")
+    found = Found(torn=torn)
+    if not whole:
+        return found
+    head, *lines = whole.split(b"\n")
+    if (version := version_of(head)) != VERSION:
+        raise Unreadable(f"it is of version {version}; this code reads version {VERSION}")
+    for line in lines:
+        try:
+            found.settlements.append(of_line(line))
+        except Unreadable as error:
+            found.rejected.append((line, str(error)))
+    return found
+
+
+def keep_aside(file: Path, found: Found) -> None:
+    """Keep beside ``file`` what of it went nowhere, for people. Raises ``OSError``; then the file must stay."""
+    if found.torn:
+        append_safely(file.with_suffix(TORN), found.torn + b"\n")
+        log.warning("spill_line_torn", file=file.name, bytes=len(found.torn))
+    if found.rejected:
+        set_aside(file.with_suffix(REJECTED), found.rejected)
+        reasons = sorted({reason for _, reason in found.rejected})[:5]
+        log.error("spill_lines_rejected", file=file.name, lines=len(found.rejected), reasons=reasons)
+
+
+def chunks(settlements: Sequence[Settlement]) -> Iterator[list[Settlement]]:
+    """At most 250 at once in their order, and no message twice in one: two attempts of it may lie in one file."""
+    chunk: list[Settlement] = []
+    ids: set[UUID] = set()
+    for row in settlements:
+        if row.id in ids or len(chunk) >= limits().record_rows:
+            yield chunk
+            chunk, ids = [], set()
+        chunk.append(row)
+        ids.add(row.id)
+    if chunk:
+        yield chunk
+
+
+def apart(
+    write: Callable[[Sequence[Settlement]], None],
+    rows: Sequence[Settlement],
+    reject: Callable[[Settlement, str], None],
+) -> int:
+    """``write`` all rows but those that the database will never take, which go to ``reject``; how many were written.
+
+    Bisected, so that a bad row does not drag its neighbours. Raises ``psycopg.Error`` when the database is away.
+    """
+    if not rows:
+        return 0
+    try:
+        write(rows)
+    except psycopg.Error as error:
+        if is_away(error):
+            raise
+        if len(rows) == 1:
+            reject(rows[0], f"{type(error).__name__} {error.sqlstate or ''}".strip())
+            return 0
+        middle = len(rows) // 2
+        return apart(write, rows[:middle], reject) + apart(write, rows[middle:], reject)
+    return len(rows)
