@@ -26,6 +26,9 @@ class Timings:
     bell_slot_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
+    look_seconds: float = 3.0
+    deaf_seconds: float = 30.0
+    last_words_seconds: float = 20.0
 
     def deadline(self, provider: type[Provider]) -> float:
         """Seconds that one attempt may take, counted from before its claim."""
@@ -64,6 +67,9 @@ def timings() -> Timings:
         sweep_seconds=5.0 * scale,
         task_run_seconds=5.0 * scale,
         bell_slot_seconds=15.0 * scale,
+        look_seconds=3.0 * scale,
+        deaf_seconds=30.0 * scale,
+        last_words_seconds=20.0 * scale,
     )
 
 

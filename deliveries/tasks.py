@@ -14,13 +14,20 @@ import psycopg
 import redis
 import structlog
 from celery import Task, current_app, shared_task
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    task_received,
+    task_rejected,
+    task_unknown,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from django.db import Error as DatabaseError
 
 from channels.media import MEDIA
 from channels.registry import providers
 from chaski.vocabulary import Lane
-from deliveries import heartbeat, maintenance
+from deliveries import heartbeat, maintenance, watchdog
 from deliveries.conf import timings
 from deliveries.delivery.engine import engine
 from deliveries.doorbell import free_slot
@@ -73,11 +80,21 @@ def maintain(**unknown: Any) -> dict[str, int]:
 @worker_ready.connect
 def _start(sender: Any = None, **_: Any) -> None:
     providers()
-    heartbeat.start("worker", engine(str(getattr(sender, "hostname", "worker"))), current_app.amqp.queues.consume_from)
+    running = engine(str(getattr(sender, "hostname", "worker")))
+    heartbeat.start("worker", running, current_app.amqp.queues.consume_from)
+    watchdog.start(running, sender)
+
+
+@task_received.connect
+@task_unknown.connect
+@task_rejected.connect
+def _delivered(**_: Any) -> None:
+    watchdog.delivered()
 
 
 @worker_shutting_down.connect
 def _stop_claiming(**_: Any) -> None:
+    watchdog.stand_down()
     engine().stop_claiming()
     heartbeat.end_process_after(max(timings().lease(cls) for cls in providers().values()))
 
