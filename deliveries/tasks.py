@@ -15,8 +15,10 @@ import redis
 import structlog
 from celery import Task, current_app, shared_task
 from celery.signals import (
+    task_failure,
     task_received,
     task_rejected,
+    task_retry,
     task_unknown,
     worker_ready,
     worker_shutdown,
@@ -42,6 +44,8 @@ AUTORETRY: dict[str, Any] = {
     "retry_backoff_max": 30,
     "retry_jitter": True,
     "max_retries": 5,
+    # Expected: Celery keeps the traceback with the result and logs none.
+    "throws": INFRASTRUCTURE,
 }
 
 
@@ -75,6 +79,18 @@ for _channel in MEDIA:
 def maintain(**unknown: Any) -> dict[str, int]:
     """Periodic upkeep, once per minute however many beats run."""
     return maintenance.run()
+
+
+@task_retry.connect
+def _tell_retry(sender: Any = None, reason: Any = None, **_: Any) -> None:
+    error = getattr(reason, "exc", None)
+    log.warning("task_comes_again", task=getattr(sender, "name", ""), error=type(error).__name__)
+
+
+@task_failure.connect
+def _tell_failure(sender: Any = None, exception: Any = None, **_: Any) -> None:
+    if isinstance(exception, INFRASTRUCTURE):
+        log.warning("task_gave_up", task=getattr(sender, "name", ""), error=type(exception).__name__)
 
 
 @worker_ready.connect
