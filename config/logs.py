@@ -13,6 +13,8 @@ import sentry_sdk
 import structlog
 from sentry_sdk.integrations.argv import ArgvIntegration
 
+from config.log_budget import BoundedEvents
+
 #: Fields that must never leave the process, whoever logs them.
 PRIVATE = frozenset(
     {"to", "recipient", "text", "html", "subject", "body", "content", "secret", "secrets", "api_key", "authorization"}
@@ -63,9 +65,14 @@ def set_up(form: str, release: str) -> None:
                     ],
                 }
             },
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chaski"}},
+            "handlers": {"stderr": {"class": "config.log_budget.BoundedHandler", "formatter": "chaski"}},
             "root": {"handlers": ["stderr"], "level": "WARNING"},
-            "loggers": {"deliveries": {"level": "INFO"}, "channels": {"level": "INFO"}, "config": {"level": "INFO"}},
+            "loggers": {
+                "deliveries": {"level": "INFO"},
+                "channels": {"level": "INFO"},
+                "config": {"level": "INFO"},
+                "gunicorn.error": {"handlers": [], "propagate": True},  # it brings a handler of its own
+            },
         }
     )
     structlog.contextvars.bind_contextvars(**({"release": release} if release else {}))
@@ -108,6 +115,6 @@ def watch(dsn: str, environment: str, release: str) -> None:
         },
         max_request_body_size="never",
         disabled_integrations=[ArgvIntegration()],  # a command line may hold `--secret token=...`
-        before_send=scrub,
+        before_send=BoundedEvents(scrub),
         traces_sample_rate=0.0,
     )

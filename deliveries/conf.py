@@ -32,6 +32,9 @@ class Timings:
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
     answer_seconds: float = 7.0
+    look_seconds: float = 3.0
+    deaf_seconds: float = 30.0
+    last_words_seconds: float = 20.0
 
     def deadline(self, provider: type[Provider]) -> float:
         """Seconds that one attempt may take, counted from before its claim."""
@@ -76,6 +79,9 @@ def timings() -> Timings:
         record_retry_seconds=5.0 * scale,
         # The engine's statement_timeout and a margin. A machine is not faster because a test is, hence half at the least.
         answer_seconds=7.0 * max(scale, 0.5),
+        look_seconds=3.0 * scale,
+        deaf_seconds=30.0 * scale,
+        last_words_seconds=20.0 * scale,
     )
 
 

@@ -117,8 +117,14 @@ class Publisher:
 
     def depth(self, lane: Lane) -> int:
         """Bells that wait in the lane's queue; 0 where the broker cannot tell."""
-        client = getattr(self._connect().default_channel, "client", None)
+        client = self._client()
         return int(client.llen(str(lane))) if client is not None else 0
+
+    def oldest(self, queue: str) -> bytes | None:
+        """The task that has waited longest in ``queue``; None where it is empty or the broker cannot tell."""
+        client = self._client()
+        found: bytes | None = client.lindex(queue, -1) if client is not None else None
+        return found
 
     def close(self) -> None:
         """Drop the connection; the next publish opens another."""
@@ -128,6 +134,10 @@ class Publisher:
                 connection.close()
             except BROKER_ERRORS as error:
                 log.debug("broker_close_failed", error=type(error).__name__)
+
+    def _client(self) -> Any:
+        """redis-py's client of the broker; None where the broker is no Redis."""
+        return getattr(self._connect().default_channel, "client", None)
 
     def _connect(self) -> Any:
         if self._connection is None:

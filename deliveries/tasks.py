@@ -13,14 +13,23 @@ from typing import Any
 import redis
 import structlog
 from celery import Task, current_app, shared_task
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    task_failure,
+    task_received,
+    task_rejected,
+    task_retry,
+    task_unknown,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
 from channels.media import MEDIA
 from channels.registry import providers
 from chaski.vocabulary import Lane
-from deliveries import heartbeat, maintenance
+from deliveries import heartbeat, maintenance, watchdog
 from deliveries.conf import timings
 from deliveries.delivery.engine import engine
 from deliveries.doorbell import free_slot
@@ -36,6 +45,8 @@ AUTORETRY: dict[str, Any] = {
     "retry_backoff_max": 30,
     "retry_jitter": True,
     "max_retries": 5,
+    # Expected: Celery keeps the traceback with the result and logs none.
+    "throws": INFRASTRUCTURE,
 }
 
 
@@ -72,14 +83,36 @@ def maintain(**unknown: Any) -> dict[str, int]:
     return maintenance.run()
 
 
+@task_retry.connect
+def _tell_retry(sender: Any = None, reason: Any = None, **_: Any) -> None:
+    error = getattr(reason, "exc", None)
+    log.warning("task_comes_again", task=getattr(sender, "name", ""), error=type(error).__name__)
+
+
+@task_failure.connect
+def _tell_failure(sender: Any = None, exception: Any = None, **_: Any) -> None:
+    if isinstance(exception, INFRASTRUCTURE):
+        log.warning("task_gave_up", task=getattr(sender, "name", ""), error=type(exception).__name__)
+
+
 @worker_ready.connect
 def _start(sender: Any = None, **_: Any) -> None:
     providers()
-    heartbeat.start("worker", engine(str(getattr(sender, "hostname", "worker"))), current_app.amqp.queues.consume_from)
+    running = engine(str(getattr(sender, "hostname", "worker")))
+    heartbeat.start("worker", running, current_app.amqp.queues.consume_from)
+    watchdog.start(running, sender)
+
+
+@task_received.connect
+@task_unknown.connect
+@task_rejected.connect
+def _delivered(**_: Any) -> None:
+    watchdog.delivered()
 
 
 @worker_shutting_down.connect
 def _stop_claiming(**_: Any) -> None:
+    watchdog.stand_down()
     engine().stop_claiming()
     heartbeat.end_process_after(max(timings().lease(cls) for cls in providers().values()))
 

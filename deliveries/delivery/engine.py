@@ -36,8 +36,6 @@ from deliveries.sql import Cursor
 log = structlog.get_logger(__name__)
 _EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the call could begin")
 _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
-
-
 #: For good-byes (SMTP's QUIT above all) at the end of the process.
 CLOSE_SECONDS = 5.0
 
@@ -55,7 +53,7 @@ class Engine:
         self._stopping = threading.Event()
         self._claims = EngineConnection()
         self._claimer = Claimer()
-        self._recorder = Recorder(self.in_flight)
+        self.recorder = Recorder(self.in_flight)
         self._windows: dict[str, Window] = {}
         self._hands: list[Hand] = []
         self._lock = threading.Lock()
@@ -68,7 +66,7 @@ class Engine:
     def start(self) -> None:
         """Start the loop and the recorder."""
         self._thread.start()
-        self._recorder.start()
+        self.recorder.start()
         self._accounts = asyncio.run_coroutine_threadsafe(self._open(), self.loop).result(10)
 
     async def _open(self) -> Accounts:
@@ -276,7 +274,7 @@ class Engine:
             decision=decision,
             at=at,
         )
-        self._recorder.put(Result(settlement, lambda: self._done(hand, window, message, decision.path[-1])))
+        self.recorder.put(Result(settlement, lambda: self._done(hand, window, message, decision.path[-1])))
 
     def _done(self, hand: Hand, window: Window, message: Claimed, status: Status) -> None:
         window.give(1)

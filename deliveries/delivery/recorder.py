@@ -56,6 +56,11 @@ class Recorder:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Does its thread still record?"""
+        return self._thread.is_alive()
+
     def put(self, result: Result) -> None:
         """Write ``result`` soon. Never blocks."""
         self._queue.put(result)
