@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import celeryd_after_setup
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -12,6 +14,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 #: One queue per lane and one for operators' and periodic tasks.
 QUEUES = ("urgent", "normal", "bulk", "control")
+#: Renamed or given up: the old name -> the queue in its place, whose workers drain it. Publishers of the release before
+#: still fill it, so a name stays here for one release at least.
+RETIRED_QUEUES: dict[str, str] = {}
 
 for scheme in ("redis", "rediss", "redis+socket"):
     TRANSPORT_ALIASES[scheme] = "config.broker:Transport"
@@ -19,9 +24,18 @@ for scheme in ("redis", "rediss", "redis+socket"):
 app = Celery("chaski")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # No named exchange: after the broker is emptied a publish through one returns an id and stores nothing.
-app.conf.task_queues = [Queue(name) for name in QUEUES]
+app.conf.task_queues = [Queue(name) for name in (*QUEUES, *RETIRED_QUEUES)]
 app.conf.beat_schedule = {
     "maintain": {"task": "chaski.maintain", "schedule": 60.0, "options": {"queue": "control", "expires": 55}},
     "backend-cleanup": {"task": "celery.backend_cleanup", "schedule": 3600.0, "options": {"queue": "control"}},
 }
 app.autodiscover_tasks(["deliveries"])
+
+
+@celeryd_after_setup.connect
+def _drain_retired_queues(instance: Any, **_: Any) -> None:
+    """Whatever `-Q` says: who takes from a queue takes from the one that it replaced."""
+    queues = instance.app.amqp.queues
+    for name, successor in RETIRED_QUEUES.items():
+        if successor in queues.consume_from:
+            queues.select_add(queues[name])

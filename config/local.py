@@ -96,7 +96,7 @@ def for_children(values: Mapping[str, str]) -> dict[str, str]:
 
 def wait_for_workers(broker: str, count: int) -> int:
     """Return once ``count`` workers answer, or after half a minute; gives how many did."""
-    with Celery(broker=broker) as asking:
+    with Celery(broker=broker, set_as_current=False) as asking:
         deadline = time.monotonic() + WORKER_SECONDS
         while True:
             answers = len(asking.control.ping(timeout=1.0, limit=count) or ())

@@ -22,7 +22,17 @@ from deliveries.delivery.accounts import owner
 from deliveries.delivery.spill import REJECTED, TORN, orphans, usable
 from deliveries.doorbell import BROKER_ERRORS, Publisher
 from deliveries.models import Account
+from deliveries.models.parked import NOTES
 from deliveries.secrets import Unsealable, unseal
+
+#: The queues that must have somebody who takes from them.
+QUEUES = {*map(str, Lane), "control"}
+#: The queues that living workers take from: how many do, and how long ago the last of them claimed.
+TAKEN = """
+SELECT queue, count(*), extract(epoch FROM chaski_now() - max(claimed_at))::float8
+FROM heartbeat CROSS JOIN LATERAL unnest(string_to_array(queues, ',')) AS queue
+WHERE kind = 'worker' AND seen_at > chaski_now() - interval '20 seconds' GROUP BY queue
+"""
 
 
 class Level(StrEnum):
@@ -59,6 +69,7 @@ def examine() -> list[Finding]:
         _broker,
         _processes,
         _queue,
+        _parked,
         _clock,
         _accounts,
         _partitions,
@@ -92,6 +103,7 @@ def _broker() -> Iterator[Finding]:
     started = time.monotonic()
     try:
         depths = {str(lane): publisher.depth(lane) for lane in Lane}
+        waiting = publisher.queues()
     except BROKER_ERRORS as error:
         fix = "Start Valkey, or mend CHASKI_BROKER_URL. Messages are accepted meanwhile and wait."
         yield Finding("broker", Level.BROKEN, f"does not answer: {type(error).__name__}", fix)
@@ -101,6 +113,12 @@ def _broker() -> Iterator[Finding]:
     bells = ", ".join(f"{lane} {depth}" for lane, depth in depths.items())
     took = (time.monotonic() - started) * 1000
     yield Finding("broker", Level.OK, f"answers in {took:.0f} ms; bells waiting: {bells}")
+    taken = {queue for queue, _, _ in _ask(TAKEN)} | QUEUES
+    for queue in waiting.keys() - taken:
+        fix = "Name it in RETIRED_QUEUES of config/celery.py when it was renamed; else find out who fills it."
+        yield Finding(
+            f"queue {queue}", Level.DEGRADED, f"{waiting[queue]:,} tasks wait in it, and no worker takes them", fix
+        )
 
 
 def _processes() -> Iterator[Finding]:
@@ -130,13 +148,8 @@ def _processes() -> Iterator[Finding]:
 
 def _workers() -> Iterator[Finding]:
     """Whether every queue has somebody who takes from it, and when that somebody last claimed."""
-    rows = _ask(
-        "SELECT queue, count(*), extract(epoch FROM chaski_now() - max(claimed_at))::float8"
-        " FROM heartbeat CROSS JOIN LATERAL unnest(string_to_array(queues, ',')) AS queue"
-        " WHERE kind = 'worker' AND seen_at > chaski_now() - interval '20 seconds' GROUP BY queue"
-    )
-    taken = {queue: (count, age) for queue, count, age in rows}
-    for queue in (*map(str, Lane), "control"):
+    taken = {queue: (count, age) for queue, count, age in _ask(TAKEN)}
+    for queue in sorted(QUEUES):
         count, age = taken.get(queue, (0, None))
         if count:
             claimed = "no claim yet" if age is None else f"last claim {age:.0f} s ago"
@@ -177,6 +190,23 @@ def _queue() -> Iterator[Finding]:
     held = _ask("SELECT count(*) FROM pause")[0][0]
     if held:
         yield Finding("pauses", Level.DEGRADED, f"{held} in force", "`manage.py resume` with the same flags ends one.")
+
+
+def _parked() -> Iterator[Finding]:
+    """Tasks that no worker here could take; notes on what was done all the same are only counted."""
+    notes = list(NOTES)
+    left, times, noted = _ask(
+        "SELECT count(*) FILTER (WHERE reason <> ALL(%(notes)s)),"
+        " coalesce(sum(times) FILTER (WHERE reason <> ALL(%(notes)s)), 0),"
+        " coalesce(sum(times) FILTER (WHERE reason = ANY(%(notes)s)), 0) FROM parked",
+        {"notes": notes},
+    )[0]
+    also = f"; {noted:,} of a newer release were taken as far as they are understood here" if noted else ""
+    if left:
+        fix = "`manage.py parked list` shows them; `parked replay` publishes one again, `parked discard` forgets it."
+        yield Finding("parked", Level.DEGRADED, f"{left:,} tasks that no worker took, seen {times:,} times{also}", fix)
+    else:
+        yield Finding("parked", Level.OK, f"no task{also}")
 
 
 def _clock() -> Iterator[Finding]:
@@ -249,8 +279,8 @@ def _partitions() -> Iterator[Finding]:
         )
 
 
-def _ask(sql: str) -> list[Any]:
+def _ask(sql: str, parameters: dict[str, Any] | None = None) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(sql)
+        cursor.execute(sql, parameters)
         rows: list[Any] = cursor.fetchall()
         return rows

@@ -7,6 +7,7 @@ tasks call ``ring_bare``. A bell that fails, is lost or comes twice loses nothin
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 BELL_VERSION = 1
 #: A hung broker must cost the ringer half a second, not its ten-second default.
 SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+#: Lists of Celery itself: the replies to remote control, and what Flower has not read yet.
+_INTERNAL = re.compile(r"\.pidbox$|^celeryev\.")
 BROKER_ERRORS = (OperationalError, KombuError, redis.RedisError, OSError)
 
 
@@ -125,6 +128,15 @@ class Publisher:
         client = self._client()
         found: bytes | None = client.lindex(queue, -1) if client is not None else None
         return found
+
+    def queues(self) -> dict[str, int]:
+        """Every queue in which something waits, with how much; empty where the broker cannot tell."""
+        client = self._client()
+        if client is None:
+            return {}
+        # kombu keeps each priority above zero apart, behind a separator; replies and events are no queues of ours.
+        names = {key.decode().split("\x06\x16")[0] for key in client.scan_iter(_type="list", count=1000)}
+        return {name: int(client.llen(name)) for name in sorted(names) if not _INTERNAL.search(name)}
 
     def close(self) -> None:
         """Drop the connection; the next publish opens another."""

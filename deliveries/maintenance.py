@@ -18,6 +18,7 @@ DELETE FROM idempotency WHERE (service_id, key) IN (
     ORDER BY created_at LIMIT 5000)
 """
 FORGET_HEARTBEATS = "DELETE FROM heartbeat WHERE seen_at < chaski_now() - interval '1 day'"
+FORGET_PARKED = "DELETE FROM parked WHERE last_at < chaski_now() - interval '30 days'"
 PARTITIONS = "SELECT chaski_ensure_partitions(3)"
 
 
@@ -36,5 +37,7 @@ def run() -> dict[str, int]:
             cursor.execute(FORGET_SLOTS)
             cursor.execute(FORGET_HEARTBEATS)
             done["heartbeats"] = cursor.rowcount
+            cursor.execute(FORGET_PARKED)
+            done["parked"] = cursor.rowcount
     done["at"] = int(datetime.now(UTC).timestamp())
     return done

@@ -1,7 +1,8 @@
 """The Celery tasks: thin shells around the engine and the relay's jobs.
 
 Their names and arguments are a public contract between two releases that run side by side: add arguments with defaults,
-never rename or remove one. Unknown arguments of a newer release are taken and left alone.
+never rename or remove one; `tasks.lock.json` and its test hold that. Unknown arguments of a newer release are taken and
+left alone, and ``config.consumer`` notes them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from chaski.vocabulary import Lane
 from deliveries import heartbeat, maintenance, watchdog
 from deliveries.conf import timings
 from deliveries.delivery.engine import engine
-from deliveries.doorbell import free_slot
+from deliveries.doorbell import BELL_VERSION, free_slot
 from deliveries.sql import AWAY_ERRORS
 
 log = structlog.get_logger(__name__)
@@ -62,17 +63,25 @@ def deliver(
     **unknown: Any,
 ) -> dict[str, int]:
     """Send what is due on ``channel``. Whoever rings can at most make a queued message go out: the rows decide."""
-    if unknown:
-        log.warning("bell_has_unknown_arguments", task=self.name, names=sorted(unknown), version=version)
+    wanted = _lane(lane)
+    if version > BELL_VERSION:
+        ids = ()  # whatever they mean there; what is due here is due
     if not ids:
         # Before the claim: what becomes due from now on may ring again.
-        free_slot(channel, Lane(lane))
-    tally = engine().drain(channel, Lane(lane), ids, self.request.id or "")
+        free_slot(channel, wanted)
+    tally = engine().drain(channel, wanted, ids, self.request.id or "")
     return asdict(tally)
 
 
+def _lane(name: str) -> Lane:
+    """The lane of this name. One of another release is taken for the laziest, whose bells take the more urgent first."""
+    return Lane(name) if name in set(Lane) else Lane.BULK
+
+
 for _channel in MEDIA:
-    _as_task: Callable[[Any], Any] = current_app.task(bind=True, name=f"deliver.{_channel}", **AUTORETRY)
+    _as_task: Callable[[Any], Any] = current_app.task(
+        bind=True, name=f"deliver.{_channel}", version=BELL_VERSION, **AUTORETRY
+    )
     _as_task(deliver)
 
 

@@ -1,4 +1,4 @@
-"""What is only read: batches with their counts, receipts, the audit, the processes' signs of life."""
+"""What is only read: batches with their counts, receipts, parked tasks, the audit, the processes' signs of life."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from deliveries.admin.base import KeysetAdmin, ReadOnly, shown, timed
 from deliveries.admin.showing import plain
-from deliveries.models import Audit, Batch, Heartbeat, Message, Pending, Receipt
+from deliveries.models import Audit, Batch, Heartbeat, Message, Parked, Pending, Receipt
 from deliveries.models.evidence import ReceiptEffect
 
 
@@ -96,6 +96,34 @@ class ReceiptAdmin(KeysetAdmin, ReadOnly):
         """In words."""
         known = dict(ReceiptEffect.choices)
         return str(known.get(receipt.effect, "waits to be applied"))
+
+
+@admin.register(Parked)
+class ParkedAdmin(KeysetAdmin, ReadOnly):
+    """Tasks that no worker here could take. `manage.py parked` publishes one again or discards it."""
+
+    list_display = (
+        "id",
+        "reason",
+        shown("name", "task"),
+        shown("queue", "queue"),
+        "times",
+        timed("first_at", "first came"),
+        timed("last_at", "last came"),
+    )
+    fields = (
+        "reason",
+        shown("detail", "what about it", 200),
+        shown("name", "task", 200),
+        shown("queue", "queue", 200),
+        shown("task_id", "id of the last one", 200),
+        "times",
+        timed("first_at", "first came"),
+        timed("last_at", "last came"),
+        shown("payload", "body", 8_000),
+        "payload_chars",
+    )
+    readonly_fields = fields
 
 
 @admin.register(Audit)

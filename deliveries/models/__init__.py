@@ -4,6 +4,7 @@ from deliveries.models.accounts import Account, Endpoint, Route, Template
 from deliveries.models.control import Audit, Heartbeat, Pause, PeriodicSlot, Suppression, Watch
 from deliveries.models.evidence import Attempt, Event, Receipt
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Untold
+from deliveries.models.parked import Parked
 from deliveries.models.services import ApiKey, Service
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Heartbeat",
     "Idempotency",
     "Message",
+    "Parked",
     "Pause",
     "Pending",
     "PeriodicSlot",
