@@ -1,7 +1,7 @@
 """Callbacks: what a service asked to be told becomes a message on the webhook channel. Called by the relay.
 
 Events wait in ``untold``, written by the life cycle; up to fifty of one service become one signed request. They are chosen
-by "not yet told", never by a cursor, and leave ``untold`` in the transaction that makes their message.
+by "not yet told", never by a cursor, and leave ``untold`` for ``told`` in the transaction that makes their message.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from itertools import accumulate
 from typing import Any
 
 import structlog
+from uuid_utils.compat import uuid7
 
-from chaski.vocabulary import Lane
-from deliveries import intake
+from channels.media import MEDIA
+from chaski.vocabulary import ErrorClass, Lane, Status
+from deliveries import intake, lifecycle
+from deliveries.intake.draft import fingerprint
+from deliveries.intake.fields import json_object
+from deliveries.lifecycle import Move
 from deliveries.models import Endpoint
 from deliveries.models.messages import Origin
+from deliveries.routing import table
 from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
@@ -41,10 +47,20 @@ JOIN event e ON e.message_id = u.message_id AND e.sequence = u.sequence
 JOIN message m ON m.id = u.message_id ORDER BY e.message_id, e.sequence
 """
 TOLD = """
-DELETE FROM untold USING unnest(%(ids)s::uuid[], %(sequences)s::int[]) AS told(message_id, sequence)
-WHERE untold.message_id = told.message_id AND untold.sequence = told.sequence
+WITH gone AS (
+    DELETE FROM untold USING unnest(%(ids)s::uuid[], %(sequences)s::int[]) AS event(message_id, sequence)
+    WHERE untold.message_id = event.message_id AND untold.sequence = event.sequence
+    RETURNING untold.message_id, untold.sequence, untold.service_id
+)
+INSERT INTO told (message_id, sequence, service_id, callback_id)
+SELECT message_id, sequence, service_id, %(callback)s FROM gone
 """
-FORGET = "DELETE FROM untold WHERE service_id = %(service_id)s"
+WITHDRAW = "DELETE FROM pending WHERE message_id = %(id)s"
+#: Looks again in the same snapshot: an endpoint that was set a moment ago wants its first events.
+FORGET = """
+DELETE FROM untold u WHERE u.service_id = %(service_id)s
+    AND NOT EXISTS (SELECT 1 FROM endpoint n WHERE n.service_id = u.service_id AND n.active)
+"""
 
 
 def services(cursor: Cursor) -> list[int]:
@@ -63,10 +79,32 @@ def make(cursor: Cursor, service_id: int) -> int:
     events = fitting([_event(row) for row in cursor.fetchall()])
     if not events:
         return 0
-    intake.insert(cursor, [_draft(endpoint, events)], origin=Origin.CALLBACK)
-    ids, sequences = zip(*((event["message_id"], event["sequence"]) for event in events), strict=True)
-    cursor.execute(TOLD, {"ids": list(ids), "sequences": list(sequences)})
+    callback, refused = _draft(endpoint, events)
+    intake.insert(cursor, [callback], origin=Origin.CALLBACK)
+    if refused is not None:
+        _give_up(cursor, callback, refused)
+    _write_down(cursor, callback, events)
     return len(events)
+
+
+def _write_down(cursor: Cursor, callback: intake.Draft, events: list[dict[str, Any]]) -> None:
+    ids, sequences = zip(*((event["message_id"], event["sequence"]) for event in events), strict=True)
+    cursor.execute(TOLD, {"ids": list(ids), "sequences": list(sequences), "callback": callback.id})
+
+
+def _give_up(cursor: Cursor, callback: intake.Draft, refused: intake.InvalidMessage) -> None:
+    """A callback that can never go is dead at once: in sight with its reason, and redelivered like any other."""
+    cursor.execute(WITHDRAW, {"id": callback.id})
+    move = Move(
+        id=callback.id,
+        path=(Status.FAILED,),
+        reason="refused before it could be sent",
+        error_class=ErrorClass.RECIPIENT_REFUSED if "to" in refused.errors else ErrorClass.CONTENT_REFUSED,
+        error_code="refused_at_intake",
+        error_detail=str(refused)[:500],
+    )
+    lifecycle.apply(cursor, [move])
+    log.warning("callback_refused", message_id=str(callback.id), fields=sorted(refused.errors))
 
 
 def fitting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -75,8 +113,8 @@ def fitting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for number, (event, size) in enumerate(zip(events, sizes, strict=True)) if not number or size < BYTES]
 
 
-def _draft(endpoint: Endpoint, events: list[dict[str, Any]]) -> intake.Draft:
-    first = events[0]
+def _draft(endpoint: Endpoint, events: list[dict[str, Any]]) -> tuple[intake.Draft, intake.InvalidMessage | None]:
+    """The callback, and why it can never go where that is so: tried again at every tick it would hide for ever."""
     message = {
         "channel": "webhook",
         "to": endpoint.url,
@@ -84,9 +122,34 @@ def _draft(endpoint: Endpoint, events: list[dict[str, Any]]) -> intake.Draft:
         "priority": Lane.NORMAL,
         "options": {"payload": payload(events)},
     }
-    key = f"callback:{first['message_id']}:{first['sequence']}"
+    key = f"callback:{events[0]['message_id']}:{events[0]['sequence']}"
     # A callback is no message of a test service to the sandbox: it goes to the endpoint by the endpoint's own account.
-    return intake.draft(endpoint.service, message, key=key, account_id=endpoint.account_id)
+    try:
+        return intake.draft(endpoint.service, message, key=key, account_id=endpoint.account_id), None
+    except intake.InvalidMessage as refused:
+        return _unchecked(endpoint, message, key), refused
+
+
+def _unchecked(endpoint: Endpoint, message: dict[str, Any], key: str) -> intake.Draft:
+    return intake.Draft(
+        id=uuid7(),
+        service_id=endpoint.service_id,
+        account=table.get(endpoint.account_id),
+        channel=message["channel"],
+        lane=message["priority"],
+        recipient=endpoint.url,
+        to=endpoint.url,
+        key=key,
+        fingerprint=fingerprint(message),
+        content={},
+        options=message["options"],
+        metadata={},
+        tags=[],
+        reference="",
+        ordering_key="",
+        send_at=None,
+        expires_at=datetime.now(UTC) + MEDIA["webhook"].expires_after,
+    )
 
 
 def payload(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -107,8 +170,17 @@ def _event(row: Any) -> dict[str, Any]:
         "reason": reason,
         "channel": channel,
         "reference": reference,
-        "metadata": metadata if len(str(metadata)) < 1000 else {},
+        "metadata": metadata if _is_small(metadata) else {},
     }
     if error_class:
         event["error"] = {"class": error_class, "code": error_code}
     return event
+
+
+def _is_small(metadata: dict[str, Any]) -> bool:
+    """Short, and not so deep that it would be refused where it stands in a callback."""
+    try:
+        json_object({"payload": {"data": {"events": [{"metadata": metadata}]}}})
+    except ValueError:
+        return False
+    return len(str(metadata)) < 1000

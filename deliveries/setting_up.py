@@ -108,6 +108,8 @@ def set_endpoint(service: Service, url: str, events: Sequence[str], *, base_url:
             service=service,
             defaults={"url": normalised, "events": list(events), "account": account, "active": True},
         )
+        # By the clock that stamps messages: the ledger asks which of them came after this.
+        Endpoint.objects.filter(service=service).update(updated_at=Now())
         audit(actor, "endpoint_set", f"service:{service.pk}")
     return secret
 

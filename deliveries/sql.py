@@ -24,7 +24,7 @@ _AWAY_CLASSES = ("08", "53", "57", "58")
 #: restart has not loaded yet, serialization, unknown end of a statement, deadlock, lock timeout.
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "40001", "40003", "40P01", "55P03"})
 #: The classes of all of these in psycopg, for who must name classes; some more errors are of them.
-AWAY_ERRORS = (
+AWAY_ERRORS: tuple[type[psycopg.Error], ...] = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     *(psycopg.errors.lookup(s) for s in sorted(_AWAY_STATES)),

@@ -1,13 +1,8 @@
-"""Which callbacks told a service about one message. Called by the message's page.
-
-A callback carries up to fifty events and no table says which, so the callbacks that the service was sent in the minute
-after each event are read; a bounded number of them, by the index of the lists.
-"""
+"""Which callbacks told a service about one message. Called by the message's page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -15,18 +10,11 @@ from django.db import connection
 from chaski.vocabulary import Status
 from deliveries.models import Message
 
+#: The newest are enough for a page, and a message that is corrected for ever has ever more of them.
 _TOLD = """
-SELECT DISTINCT c.id, c.status FROM (
-    SELECT at FROM event WHERE message_id = %(id)s ORDER BY sequence DESC LIMIT 20) e
-CROSS JOIN unnest(%(statuses)s::text[]) AS s(status) CROSS JOIN LATERAL (
-    SELECT m.id, m.status, m.options, m.origin FROM message m
-    WHERE m.service_id = %(service)s AND m.channel = 'webhook' AND m.status = s.status
-      AND m.id >= uuid7_floor(e.at - interval '2 seconds') AND m.id < uuid7_floor(e.at + interval '1 minute')
-    ORDER BY m.id LIMIT 100) c
-WHERE c.origin = 'callback' AND (
-    c.options @> jsonb_build_object('payload', jsonb_build_object('data', jsonb_build_object('message_id', %(text)s::text)))
-    OR c.options @> jsonb_build_object('payload', jsonb_build_object('data', jsonb_build_object('events',
-        jsonb_build_array(jsonb_build_object('message_id', %(text)s::text))))))
+SELECT c.id, c.status FROM (
+    SELECT DISTINCT callback_id FROM told WHERE message_id = %(id)s ORDER BY callback_id DESC LIMIT 50) t
+CROSS JOIN LATERAL (SELECT id, status FROM message WHERE id = t.callback_id LIMIT 1) c
 ORDER BY c.id
 """
 _UNTOLD = "SELECT count(*) FROM untold WHERE message_id = %(id)s"
@@ -42,14 +30,8 @@ class Told:
 
 def told(message: Message) -> Told:
     """What the service of ``message`` was told about it: two queries."""
-    parameters: dict[str, Any] = {
-        "id": message.pk,
-        "text": str(message.pk),
-        "service": message.service_id,
-        "statuses": [str(status) for status in Status],
-    }
     with connection.cursor() as cursor:
-        cursor.execute(_TOLD, parameters)
+        cursor.execute(_TOLD, {"id": message.pk})
         callbacks = tuple((row[0], Status(row[1])) for row in cursor.fetchall())
-        cursor.execute(_UNTOLD, parameters)
+        cursor.execute(_UNTOLD, {"id": message.pk})
         return Told(callbacks, cursor.fetchone()[0])

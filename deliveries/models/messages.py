@@ -240,3 +240,20 @@ class Untold(models.Model):
 
     def __str__(self) -> str:
         return f"{self.message_id}#{self.sequence}"
+
+
+class Told(models.Model):
+    """An event that its service was told, and by which callback. Written by the transaction that makes the callback."""
+
+    pk = models.CompositePrimaryKey("message_id", "sequence")
+    message_id = models.UUIDField()
+    sequence = models.IntegerField()
+    service_id = models.IntegerField()
+    callback_id = models.UUIDField()
+
+    class Meta:
+        db_table = "told"
+        verbose_name_plural = "told"
+
+    def __str__(self) -> str:
+        return f"{self.message_id}#{self.sequence}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib import import_module
 
 import pytest
 from django.db import connection
@@ -13,7 +14,7 @@ from tests.deliveries import steps
 from tests.factories import Caller, make_account
 
 pytestmark = pytest.mark.django_db
-TABLES = ("message", "attempt", "event", "acceptance")
+TABLES = ("message", "attempt", "event", "acceptance", "told")
 
 
 def partitions(table: str) -> set[str]:
@@ -55,6 +56,32 @@ def test_a_missing_month_is_made_again_for_each_table_and_none_twice() -> None:
         cursor.execute(f"DROP TABLE {last}")
     assert maintenance.run()["partitions"] == 1
     assert {table: partitions(table) for table in TABLES} == before
+
+
+def test_a_table_that_is_added_later_gets_its_months_too() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE later (id uuid PRIMARY KEY) PARTITION BY RANGE (id)")
+        cursor.execute("CREATE TABLE numbered (id bigint PRIMARY KEY) PARTITION BY RANGE (id)")
+    assert maintenance.run()["partitions"] == 5
+    assert not partitions("numbered"), "only what is partitioned by message id is partitioned by month"
+
+
+def test_what_is_told_of_a_month_has_its_place_where_the_months_events_have_theirs() -> None:
+    """A database that has run for long: its events go back further than the months that are made ahead."""
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE told")
+        cursor.execute(
+            "DO $$ BEGIN EXECUTE format('CREATE TABLE event_y2020m01 PARTITION OF event FOR VALUES FROM (%L) TO (%L)',"
+            " uuid7_floor('2020-01-01+00'), uuid7_floor('2020-02-01+00')); END $$"
+        )
+        cursor.execute(import_module("deliveries.migrations.0007_told").TABLE)
+        cursor.execute(
+            "INSERT INTO told VALUES (uuid7_floor('2020-01-15'), 1, 1, uuidv7()) RETURNING tableoid::regclass::text"
+        )
+        assert cursor.fetchone()[0] == "told_y2020m01"
+    assert {name.removeprefix("told") for name in partitions("told")} == {
+        name.removeprefix("event") for name in partitions("event")
+    }
 
 
 def test_each_month_has_the_indexes_of_its_table() -> None:

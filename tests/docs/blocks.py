@@ -65,7 +65,8 @@ def numbers() -> str:
 
 def invariants() -> str:
     """What `manage.py ledger` looks for."""
-    return table(("invariant", "is broken by a message, or a row, that"), ((str(n), wrong) for n, wrong, _ in CHECKS))
+    head = ("invariant", "is broken by a message, or a row, that", "needs")
+    return table(head, ((str(each.invariant), each.wrong, each.needs and f"`--{each.needs}`") for each in CHECKS))
 
 
 def outcomes() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -24,6 +25,7 @@ class Command(Base):
             "waiting": 1,
             "in_flight": 1,
             "in_doubt": 0,
+            "redelivered": 0,
             "violations": [
                 {
                     "invariant": 1,
@@ -38,6 +40,10 @@ class Command(Base):
         parser.add_argument(
             "--since", metavar="DURATION", help="only messages this young (90s, 5m, 1h, 7d); all if left out"
         )
+        words = "JSON lines; see docs/reference/invariants.md"
+        parser.add_argument("--told", type=Path, metavar="FILE", help=f"what clients were told: {words}")
+        parser.add_argument("--accepted", type=Path, metavar="FILE", help=f"what providers accepted: {words}")
+        parser.add_argument("--received", type=Path, metavar="FILE", help=f"what a callback endpoint got: {words}")
         self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -45,7 +51,11 @@ class Command(Base):
             since = datetime.now(UTC) - duration(options["since"]) if options["since"] else None
         except ValueError as error:
             raise CommandError(f"--since: {error}") from error
-        found = ledger.check(since)
+        files = ledger.Files(**{kind: options[kind] for kind in ("told", "accepted", "received")})
+        try:
+            found = ledger.check(since, files)
+        except ledger.UnusableFile as error:
+            raise CommandError(str(error)) from error
         if options["json"]:
             self.give(found.as_dict())
         else:
@@ -56,6 +66,7 @@ class Command(Base):
         self.say(
             f"{found.accepted:,} accepted = {found.final:,} final + {found.handed_over:,} handed over"
             f" + {found.waiting:,} waiting + {found.in_flight:,} in flight + {found.in_doubt:,} in doubt"
+            + (f"; {found.redelivered:,} redelivered" if found.redelivered else "")
         )
         for violation in found.violations:
             self.say(f"  invariant {violation.invariant}: {violation.message_id} {violation.detail}")

@@ -1,0 +1,93 @@
+"""Invariants 4, 5 and 6: one attempt at a time, nothing is sent without proof, no duplicate without a doubt."""
+
+from __future__ import annotations
+
+from deliveries.ledger.checks import Check
+
+#: An attempt that a provider took: it said so, in time or after its lease.
+TAKEN = "(a.outcome = 'accepted' OR coalesce(a.late ->> 'outcome', '') = 'accepted')"
+
+CHECKS = (
+    Check(
+        4,
+        "is stored as sending, which only a lease may say",
+        "SELECT m.id, 'token ' || coalesce(p.lease_token::text, 'of no lease') FROM message m"
+        " LEFT JOIN pending p ON p.message_id = m.id AND p.message_id >= %(floor)s"
+        " WHERE m.id >= %(floor)s AND m.status = 'sending'",
+    ),
+    Check(
+        4,
+        "is under a lease without an open attempt of its token",
+        "SELECT p.message_id, 'token ' || p.lease_token FROM pending p WHERE p.message_id >= %(floor)s"
+        " AND p.lease_until IS NOT NULL AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.message_id = p.message_id"
+        "  AND a.token = p.lease_token AND a.finished_at IS NULL)",
+    ),
+    Check(
+        4,
+        "has a lease that ends too late, or ended long ago",
+        "SELECT message_id, 'until ' || lease_until FROM pending WHERE message_id >= %(floor)s AND lease_until NOT BETWEEN"
+        " chaski_now() - make_interval(secs => %(patience)s) AND chaski_now() + make_interval(secs => %(leases)s)",
+    ),
+    Check(
+        4,
+        "is under a lease, and nothing that may be sent",
+        "SELECT p.message_id, m.status FROM pending p JOIN message m ON m.id = p.message_id AND m.id >= %(floor)s"
+        " WHERE p.message_id >= %(floor)s AND p.lease_until IS NOT NULL"
+        # receipts may be quicker than the record of the send
+        " AND m.status NOT IN ('queued', 'sending', 'sent', 'delivered', 'read', 'undelivered')",
+    ),
+    Check(
+        4,
+        "has an open attempt that no lease holds",
+        "SELECT a.message_id, 'attempt ' || a.number FROM attempt a WHERE a.message_id >= %(floor)s"
+        " AND a.finished_at IS NULL AND NOT EXISTS (SELECT 1 FROM pending p WHERE p.message_id = a.message_id"
+        "  AND p.lease_token = a.token)",
+    ),
+    Check(
+        4,
+        "has two attempts at once",
+        "SELECT b.message_id, 'attempts ' || b.before || ' and ' || b.number FROM (SELECT message_id, number, opened_at,"
+        "  lag(number) OVER w AS before, coalesce(lag(finished_at) OVER w, 'infinity') AS ended"
+        "  FROM attempt WHERE message_id >= %(floor)s WINDOW w AS (PARTITION BY message_id ORDER BY number)) b"
+        " WHERE b.before IS NOT NULL AND b.opened_at < b.ended",
+    ),
+    Check(
+        5,
+        "says sent, and no attempt, receipt or operator does",
+        "SELECT m.id, m.status FROM message m WHERE m.id >= %(floor)s AND m.status IN ('sent', 'delivered', 'read')"
+        f" AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.message_id = m.id AND {TAKEN})"
+        " AND NOT EXISTS (SELECT 1 FROM receipt r WHERE r.message_id = m.id AND r.effect = 'moved')"
+        " AND NOT EXISTS (SELECT 1 FROM audit u WHERE u.target = m.id::text AND u.action = 'resolve'"
+        "  AND u.detail ->> 'verdict' = 'sent')",
+    ),
+    Check(
+        5,
+        "says what only a receipt can say, and none does",
+        "SELECT m.id, m.status FROM message m WHERE m.id >= %(floor)s AND m.status IN ('delivered', 'read', 'undelivered')"
+        " AND NOT EXISTS (SELECT 1 FROM receipt r WHERE r.message_id = m.id AND r.effect = 'moved')",
+    ),
+    Check(
+        5,
+        "was accepted without the id that its provider gives to others",
+        "WITH taken AS (SELECT a.message_id, a.number, m.provider, a.provider_message_id FROM attempt a"
+        "  JOIN message m ON m.id = a.message_id AND m.id >= %(floor)s"
+        f"  WHERE a.message_id >= %(floor)s AND {TAKEN})"
+        " SELECT message_id, provider || ', attempt ' || number FROM taken WHERE provider_message_id = ''"
+        " AND provider IN (SELECT provider FROM taken WHERE provider_message_id <> '')",
+    ),
+    Check(
+        6,
+        "was accepted by providers more often than its doubts explain",
+        "SELECT m.id, a.n || ' accepts, ' || m.in_doubt_count || ' doubts, ' || m.redelivery_count || ' redeliveries'"
+        f" FROM message m JOIN (SELECT message_id, count(*) AS n FROM attempt a WHERE message_id >= %(floor)s AND {TAKEN}"
+        "  GROUP BY message_id) a ON a.message_id = m.id"
+        " WHERE m.id >= %(floor)s AND a.n > 1 + m.in_doubt_count + m.redelivery_count",
+    ),
+    Check(
+        6,
+        "was accepted by a provider, and says that it was not sent",
+        "SELECT m.id, m.status || ', attempt ' || a.number FROM attempt a JOIN message m ON m.id = a.message_id"
+        " AND m.id >= %(floor)s WHERE a.message_id >= %(floor)s AND a.outcome = 'accepted'"
+        " AND m.status IN ('failed', 'expired', 'canceled', 'suppressed') AND m.redelivery_count = 0",
+    ),
+)
