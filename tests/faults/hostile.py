@@ -147,11 +147,13 @@ def vendors() -> Iterator[Vendors]:
 class Mailroom:
     """A mail server. ``replies`` is by recipient (``""``: by session, before one is known), then by verb.
 
-    A recipient's fault is met once; its next mail is taken. ``mails`` counts what came before a final dot.
+    A recipient's fault is met once; its next mail is taken. ``stands`` is by verb and stays, in place of what is friendly.
+    ``mails`` counts what came before a final dot.
     """
 
     server: Server
     replies: dict[str, dict[str, str | Act]] = field(default_factory=dict)
+    stands: dict[str, str] = field(default_factory=dict)
     mails: Counter[str] = field(default_factory=Counter)
 
     async def __call__(self, line: Line) -> None:
@@ -173,7 +175,9 @@ class Mailroom:
     async def _said(self, line: Line, verb: str, to: str) -> str:
         """Answer; what was said, empty where that was the end."""
         before = verb not in ("RCPT", "DATA", "dot")
-        reply = self.replies.get("" if before else to, {}).pop(verb, None) or FRIENDLY.get(verb, "502 5.5.1 Not here")
+        reply = self.replies.get("" if before else to, {}).pop(verb, None) or {**FRIENDLY, **self.stands}.get(
+            verb, "502 5.5.1 Not here"
+        )
         if reply is Act.RESET:
             line.reset()
         if reply is Act.HANG:
