@@ -22,6 +22,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
     home: Path = tmp_path_factory.mktemp("faults")
     with FaultSystem(home) as system:
         yield system
+        system.books_agree()
 
 
 @pytest.fixture

@@ -173,3 +173,9 @@ class FaultSystem(System):
             wait_for(lambda: not self.violations(), 20, "a balanced ledger")
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.violations()}\n{self.log()}") from error
+
+    def books_agree(self) -> None:
+        """`manage.py ledger` against what clients were told and what the simulator accepted; fails with what it finds."""
+        files = ("--told", str(self.told.path), "--accepted", str(self.accepts))
+        found = self.manage.run("ledger", *files, "--json", codes=(0, 1)).document
+        assert found["balanced"], found
