@@ -27,6 +27,8 @@ from deliveries.delivery.spill import Spill
 from deliveries.sql import is_away
 
 log = structlog.get_logger(__name__)
+#: Ids in one line of the log; the attempts of all of them keep the fact.
+SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +151,20 @@ class Recorder:
         crash_point("before_record")
         with self._connection.transaction() as cursor:
             mine = settle(cursor, settlements)
-        fenced = [settlement for settlement in settlements if settlement.id not in mine]
-        for settlement in fenced:
-            log.warning("result_came_after_its_lease", message_id=str(settlement.id), attempt=settlement.number)
+        fenced = [str(settlement.id) for settlement in settlements if settlement.id not in mine]
+        if fenced:
+            log.warning("results_came_after_their_lease", results=len(fenced), message_ids=fenced[:SHOWN])
 
     def _settle_orphans(self) -> None:
         if self._held or time.monotonic() - self._replayed_at < timings().replay_seconds:
             return
         self._replayed_at = time.monotonic()
         try:
+            # Open before it is needed: a database that takes no more connections still records on this one.
+            with self._connection.transaction() as cursor:
+                cursor.execute("SELECT 1")
             self._replay.run()
         except psycopg.Error as error:
-            log.warning("spill_waits_for_the_database", error=type(error).__name__)
+            log.warning("recorder_waits_for_the_database", error=type(error).__name__)
         except Exception:  # as above
             log.exception("spill_not_settled")
