@@ -34,6 +34,7 @@ from channels.email_message import Letterhead, Mailbox, mailbox
 from channels.http import HttpClient
 from channels.smtp_connections import Connections, Envelope, Server
 from channels.smtp_replies import Refusal, classed
+from channels.written import tell_written
 
 _PORTS = {"none": "25", "starttls": "587", "tls": "465"}
 _CONNECTIONS_LIMIT = 50
@@ -181,6 +182,7 @@ async def _data(client: SMTP, content: bytes, progress: _Progress) -> str:
     await protocol._drain_helper()  # what StreamWriter.drain awaits; it has no public name
     protocol.write(b".\r\n")
     progress.dot_sent = True
+    tell_written()
     answer = await protocol.read_response()
     if not 200 <= answer.code < 300:
         raise SMTPDataError(answer.code, answer.message)

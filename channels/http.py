@@ -28,6 +28,7 @@ from aiohttp.connector import Connection
 from channels.base import InDoubt, InvalidRecipient, Misconfigured, NotSent, RecipientRefused, SendError
 from channels.dns import PublicResolver, Resolver
 from channels.urls import AddressRefused, refuse_private, webhook_url
+from channels.written import tell_written
 
 BODY_LIMIT = 64 * 1024
 CONNECT_SECONDS = 5.0
@@ -180,6 +181,7 @@ class _Pool(aiohttp.TCPConnector):
                 raise ConnectionResetError(errno.ECONNRESET, "closed by the peer as soon as it was open")
         self._used.add(_protocol(connection))
         _progress.get().written = True
+        tell_written()
         return connection
 
     async def close(self, *, abort_ssl: bool = False) -> None:

@@ -37,7 +37,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt gave, as a value. ``error_class`` is empty where the provider accepted."""
+    """What an attempt gave, as a value. ``error_class`` is empty where the provider accepted.
+
+    ``written_at``: when the request was handed to the network, by the database's clock; None: never, or nobody knows.
+    """
 
     error_class: str = ""
     code: str = ""
@@ -47,6 +50,7 @@ class Outcome:
     until: datetime | None = None
     suppress: bool = False
     account_wide: bool = False
+    written_at: datetime | None = None
 
     @property
     def accepted(self) -> bool:

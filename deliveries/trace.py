@@ -92,6 +92,8 @@ def _attempts(message: Message) -> list[Entry]:
         data = attempt_data(attempt, accounts.get(attempt.account_id, ""))
         answer = " ".join(part for part in (attempt.outcome, attempt.code, attempt.detail) if part) or "under way"
         words = f"attempt {attempt.number} through {data['account']}: {answer}"
+        if attempt.written_at and attempt.outcome != "accepted":
+            words += f"; its request was written at {attempt.written_at:%H:%M:%S.%f}"[:-3]
         if attempt.late:
             words += f"; after its lease the worker reported {attempt.late['outcome']} {attempt.late['code']}".rstrip()
         found.append(Entry(attempt.begun_at or attempt.opened_at, "attempt", words, data))
@@ -105,6 +107,7 @@ def attempt_data(attempt: Attempt, account: str) -> dict[str, Any]:
         "account": account,
         "opened_at": attempt.opened_at,
         "begun_at": attempt.begun_at,
+        "written_at": attempt.written_at,
         "finished_at": attempt.finished_at,
         "outcome": attempt.outcome,
         "code": attempt.code,

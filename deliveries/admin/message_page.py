@@ -144,6 +144,8 @@ def _more(entry: Entry) -> Iterator[Fact]:
         return
     if data["begun_at"] and data["finished_at"]:
         yield Fact("took", lasting(data["finished_at"] - data["begun_at"]))
+    if data["written_at"]:
+        yield Fact("the request was written", f"{moment(data['written_at'])} UTC")
     if data["finished_at"] and not data["begun_at"]:
         yield Fact("the call", "was never made")
     if data["provider_message_id"]:

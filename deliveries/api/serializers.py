@@ -164,6 +164,9 @@ class AttemptOut(serializers.Serializer[Any]):
     account = serializers.CharField(allow_blank=True)
     opened_at = serializers.DateTimeField()
     begun_at = serializers.DateTimeField(allow_null=True)
+    written_at = serializers.DateTimeField(
+        allow_null=True, help_text="When the request was handed to the network; null where it was not, or is not known."
+    )
     finished_at = serializers.DateTimeField(allow_null=True)
     outcome = serializers.CharField(allow_blank=True)
     code = serializers.CharField(allow_blank=True)

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 import uvloop
@@ -26,7 +26,7 @@ from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand, Tally
 from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.recorder import Recorder, Result
-from deliveries.delivery.sending import send, tell
+from deliveries.delivery.sending import moment, send, tell
 from deliveries.delivery.settle import Settlement
 from deliveries.delivery.window import Suspects, Window
 from deliveries.doorbell import doorbell
@@ -241,9 +241,8 @@ class Engine:
 
     async def _one(self, hand: Hand, window: Window, message: Claimed, account: LiveAccount, started: float) -> None:
         seconds = timings().deadline(type(account.provider)) if account.provider else 1.0
-        outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic())
-        # The database's time, carried on by our monotonic clock: the worker's wall clock decides nothing.
-        now = message.opened_at + timedelta(seconds=time.monotonic() - started)
+        outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
+        now = moment(message, started, time.monotonic())
         history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)
         if outcome.account_wide:

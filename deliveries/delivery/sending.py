@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import structlog
 
-from channels.base import InDoubt, Misconfigured, Outbound, SendError
+from channels.base import InDoubt, Misconfigured, Outbound, Provider, SendError
+from channels.written import watch_writing
+from chaski.vocabulary import ErrorClass
 from deliveries.delivery.accounts import LiveAccount
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.crashes import crash_point
@@ -15,17 +19,26 @@ from deliveries.retry import Decision, Outcome
 log = structlog.get_logger(__name__)
 
 
-async def send(claimed: Claimed, account: LiveAccount, deadline: float) -> Outcome:
+async def send(claimed: Claimed, account: LiveAccount, deadline: float, started: float) -> Outcome:
     """Hand ``claimed`` to its provider before ``deadline`` (the loop's time). Never raises.
 
-    Whatever a provider raises besides a ``SendError`` counts as in doubt: it may have written its request.
+    ``started`` is the monotonic time at which its claim began.
     """
     if account.provider is None:
         return Outcome.of_error(Misconfigured("account_unusable", account.problem))
     crash_point("in_send", claimed.recipient)
+    writing = watch_writing()
+    outcome = await _call(claimed, account, account.provider, deadline)
+    if writing.at is None or outcome.error_class == ErrorClass.NOT_SENT:
+        return outcome
+    return replace(outcome, written_at=moment(claimed, started, writing.at))
+
+
+async def _call(claimed: Claimed, account: LiveAccount, provider: Provider, deadline: float) -> Outcome:
+    """Whatever a provider raises besides a ``SendError`` counts as in doubt: it may have written its request."""
     try:
         async with asyncio.timeout_at(deadline):
-            answer = await account.provider.send(outbound(claimed, account))
+            answer = await provider.send(outbound(claimed, account))
         crash_point("after_answer", claimed.recipient)
         return Outcome.of_answer(answer)
     except SendError as error:
@@ -35,6 +48,11 @@ async def send(claimed: Claimed, account: LiveAccount, deadline: float) -> Outco
     except Exception as error:
         log.exception("provider_raised", message_id=str(claimed.id), account=account.id)
         return Outcome.of_error(InDoubt("provider_raised", type(error).__name__))
+
+
+def moment(claimed: Claimed, started: float, monotonic: float) -> datetime:
+    """The database's time, carried on by our monotonic clock: the worker's wall clock decides nothing."""
+    return claimed.opened_at + timedelta(seconds=monotonic - started)
 
 
 def outbound(claimed: Claimed, account: LiveAccount) -> Outbound:

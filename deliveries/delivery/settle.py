@@ -63,16 +63,17 @@ SELECT message_id, service_id, ordering_key FROM gone UNION ALL SELECT message_i
 CLOSE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number int, outcome text, code text,
-        detail text, provider_message_id text, at timestamptz)
+        detail text, provider_message_id text, at timestamptz, written_at timestamptz)
 ), closed AS (
     UPDATE attempt a SET finished_at = coalesce(r.at, chaski_now()), outcome = r.outcome, code = r.code,
-        detail = r.detail, provider_message_id = r.provider_message_id
+        detail = r.detail, provider_message_id = r.provider_message_id, written_at = r.written_at
     FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token AND a.finished_at IS NULL
         AND a.message_id = ANY(%(ids)s::uuid[])
     RETURNING a.message_id
 )
 UPDATE attempt a SET late = jsonb_build_object('at', coalesce(r.at, chaski_now()), 'outcome', r.outcome, 'code', r.code,
-        'detail', r.detail, 'provider_message_id', r.provider_message_id),
+        'detail', r.detail, 'provider_message_id', r.provider_message_id, 'written_at', r.written_at),
+    written_at = coalesce(a.written_at, r.written_at),
     provider_message_id = CASE WHEN a.provider_message_id = '' THEN r.provider_message_id ELSE a.provider_message_id END
 FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
     AND a.message_id = ANY(%(ids)s::uuid[]) AND a.finished_at IS NOT NULL AND a.late IS NULL AND %(by_its_worker)s
@@ -161,6 +162,7 @@ def _attempt_row(row: Settlement) -> dict[str, object]:
         "detail": outcome["detail"],
         "provider_message_id": outcome["provider_message_id"],
         "at": row.at,
+        "written_at": outcome["written_at"],
     }
 
 

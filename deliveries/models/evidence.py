@@ -20,6 +20,10 @@ class Attempt(models.Model):
     task_id = models.TextField()
     opened_at = models.DateTimeField()
     begun_at = models.DateTimeField(null=True)
+    written_at = models.DateTimeField(
+        null=True,
+        help_text="When its request was handed to the network; empty where none was, or the provider does not tell.",
+    )
     finished_at = models.DateTimeField(null=True)
     outcome = models.TextField(default="", help_text="accepted, an error class, abandoned, or empty while open.")
     code = models.TextField(default="")

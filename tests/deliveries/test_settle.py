@@ -68,6 +68,27 @@ def test_an_old_token_changes_nothing_and_its_fact_is_kept(shop: Caller) -> None
         assert steps.message(message_id).status == "sent"
 
 
+def test_the_moment_of_the_request_is_kept_with_its_attempt(shop: Caller) -> None:
+    (message_id,) = steps.accept(shop.service)
+    written = datetime(2026, 11, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+    steps.send(message_id, Outcome("in_doubt", "timeout", written_at=written))
+    assert Attempt.objects.get().written_at == written
+
+
+def test_a_frozen_workers_moment_of_the_request_comes_late_and_is_kept(shop: Caller) -> None:
+    steps.accept(shop.service)
+    (frozen,) = steps.claim()
+    steps.begun([frozen])
+    written = datetime(2026, 11, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+    with steps.later(timedelta(seconds=61)):
+        steps.swept()
+        assert Attempt.objects.get().written_at is None, "nobody can know"
+        steps.record(frozen, Outcome("transient", "http_500", written_at=written))
+    attempt = Attempt.objects.get()
+    assert attempt.late is not None
+    assert datetime.fromisoformat(attempt.late["written_at"]) == attempt.written_at == written
+
+
 def test_a_late_acceptance_moves_a_message_that_still_waits(shop: Caller) -> None:
     (message_id,) = steps.accept(shop.service)
     (frozen,) = steps.claim()

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from channels.simulator.faults import FAULTS, PHONE_PREFIX
+from config.ports import any_free
 from tests.processes.system import System, Tenant, wait_for
 
 pytestmark = pytest.mark.processes
@@ -33,6 +34,25 @@ def test_a_message_goes_out_and_its_receipts_come_back(system: System, shop: Ten
     told = [entry["words"] for entry in system.manage.run("trace", str(message.id), "--json").document["entries"]]
     assert told[0] == "accepted and queued"
     assert any("receipt: delivered" in words for words in told)
+
+
+def test_the_moment_of_the_request_lies_within_its_attempt(system: System, shop: Tenant) -> None:
+    sql = "SELECT begun_at, written_at, finished_at FROM attempt WHERE message_id = %s AND finished_at IS NOT NULL"
+    accepted, silent = shop.send("sms", "+56912345678"), shop.send("sms", faulty("timeout_before"))
+    begun_at, written_at, finished_at = wait_for(lambda: system.query(sql, accepted.id), 15, "an attempt")[0]
+    assert begun_at <= written_at <= finished_at
+    begun_at, written_at, finished_at = wait_for(lambda: system.query(sql, silent.id), 15, "an attempt")[0]
+    assert begun_at <= written_at < finished_at - timedelta(seconds=1), "silence begins with the request"
+    assert shop.client.get(accepted.id).attempts[0]["written_at"]
+
+
+def test_no_moment_is_kept_where_nothing_left(system: System) -> None:
+    channel, provider, _, *options = system.twilio()
+    nowhere = system.new_service((channel, provider, f"base_url=http://127.0.0.1:{any_free()}", *options))
+    message = nowhere.send("sms", "+56912345678")
+    sql = "SELECT outcome, written_at FROM attempt WHERE message_id = %s AND finished_at IS NOT NULL"
+    assert wait_for(lambda: system.query(sql, message.id), 15, "an attempt")[0] == ("not_sent", None)
+    nowhere.client.cancel(message.id)
 
 
 def test_a_429_is_waited_for_as_long_as_the_provider_asks(shop: Tenant) -> None:
