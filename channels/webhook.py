@@ -21,6 +21,7 @@ from channels.base import (
     Accepted,
     ContentRefused,
     InvalidOption,
+    InvalidRecipient,
     Option,
     Outbound,
     Provider,
@@ -31,6 +32,7 @@ from channels.base import (
     Transient,
 )
 from channels.http import HttpClient, HttpResponse, Reach
+from channels.urls import webhook_url
 
 #: The endpoint read this content and says that it will never take it.
 _CONTENT = {400, 413, 415, 422}
@@ -103,7 +105,7 @@ class Webhook(Provider):
         body = _json(_payload(outbound))
         response = await self.http.request(
             "POST",
-            self._base_url + URL(outbound.to).raw_path_qs if self._base_url else outbound.to,
+            self._url(outbound.to),
             headers=self._headers(outbound.message_id, body),
             body=body.encode(),
             timeout=self.call_seconds,
@@ -112,6 +114,15 @@ class Webhook(Provider):
         if not is_success(response):
             raise _refusal(response)
         return Accepted(detail=f"HTTP {response.status}")
+
+    def _url(self, to: str) -> str:
+        """Where ``to`` is asked. What is no URL concerns this recipient, never the account behind ``base_url``."""
+        if not self._base_url:
+            return to
+        try:
+            return self._base_url + URL(webhook_url(to)).raw_path_qs
+        except InvalidRecipient as error:
+            raise RecipientRefused("url_refused", f"the URL {error}") from None
 
     def _headers(self, message_id: str, body: str) -> dict[str, str]:
         now = datetime.now(UTC)

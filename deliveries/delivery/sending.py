@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from channels.base import InDoubt, Misconfigured, Outbound, Provider, SendError
+from channels.base import ContentRefused, InDoubt, Misconfigured, Outbound, Provider, SendError
 from channels.written import watch_writing
 from chaski.vocabulary import ErrorClass
 from deliveries.delivery.accounts import LiveAccount
@@ -56,8 +56,15 @@ def moment(claimed: Claimed, started: float, monotonic: float) -> datetime:
 
 
 def outbound(claimed: Claimed, account: LiveAccount) -> Outbound:
-    """The message as its provider gets it."""
+    """The message as its provider gets it.
+
+    Raises ``ContentRefused`` for a row that intake cannot have written: nothing has left, so it is no doubt.
+    """
     content = claimed.content
+    if not _readable(claimed):
+        raise ContentRefused(
+            "unreadable_row", "its content, options or metadata are not of the kind that intake writes"
+        )
     return Outbound(
         message_id=str(claimed.id),
         channel=account.channel,
@@ -86,3 +93,11 @@ def tell(claimed: Claimed, outcome: Outcome, decision: Decision) -> None:
         code=outcome.code,
         then=str(decision.path[-1]),
     )
+
+
+def _readable(claimed: Claimed) -> bool:
+    """What the database checks of these columns is that they are JSON; somebody may have written them by hand."""
+    parts: tuple[object, ...] = (claimed.content, claimed.options, claimed.metadata)
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    return all(isinstance(claimed.content.get(name, ""), str) for name in ("text", "subject", "html"))

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("deliveries", "0003_message_permissions")]
+    dependencies = [("deliveries", "0004_watch")]
 
     operations = [
         migrations.AddField(

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deliveries', '0004_watch'),
+        ('deliveries', '0005_attempt_written_at'),
     ]
 
     operations = [
