@@ -2,19 +2,7 @@
 
 Called by the delivery engine (``send``), by the receipts endpoint (``verify``, ``parse``) and by intake
 (``normalise``, ``refuse``). A provider turns an ``Outbound`` into bytes and a vendor's answer into ``Accepted`` or a
-``SendError``; it sees no database and no queue.
-
-The error tree, with the word it has on the wire:
-
-    SendError
-    +-- NotSent           not_sent           never left us: always safe to repeat
-    +-- Throttled         throttled          the vendor refused for now
-    +-- Transient         transient          the vendor failed after reading us: repeated, counted as maybe delivered
-    +-- NotAllowedNow     not_allowed_now    window closed or template needed: waits or fails by policy
-    +-- RecipientRefused  recipient_refused  may suppress the recipient
-    +-- ContentRefused    content_refused    this content will never pass
-    +-- Misconfigured     misconfigured      credentials or account: stop the account, burn no message
-    +-- InDoubt           in_doubt           the answer never came
+``SendError`` (``channels.errors``); it sees no database and no queue.
 """
 
 from __future__ import annotations
@@ -26,10 +14,47 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from channels.errors import (
+    DETAIL_LIMIT,
+    ContentRefused,
+    InDoubt,
+    Misconfigured,
+    NotAllowedNow,
+    NotSent,
+    RecipientRefused,
+    Scope,
+    SendError,
+    Throttled,
+    Transient,
+)
+
 if TYPE_CHECKING:
     from channels.http import HttpClient
 
-DETAIL_LIMIT = 500
+__all__ = [
+    "DETAIL_LIMIT",
+    "Accepted",
+    "ContentRefused",
+    "Forged",
+    "InDoubt",
+    "InboundRequest",
+    "InvalidOption",
+    "InvalidRecipient",
+    "Misconfigured",
+    "NotAllowedNow",
+    "NotSent",
+    "Option",
+    "Outbound",
+    "Provider",
+    "Receipt",
+    "ReceiptKind",
+    "RecipientRefused",
+    "Scope",
+    "SendError",
+    "Throttled",
+    "Transient",
+    "Unreadable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,94 +96,6 @@ class Accepted:
 
     provider_message_id: str = ""
     detail: str = ""
-
-
-class SendError(Exception):
-    """An attempt that the vendor did not accept. ``code`` is the vendor's or ours; ``detail`` is shown to staff.
-
-    ``detail`` must hold neither secrets nor the body; it is cut to 500 characters.
-    """
-
-    error_class: ClassVar[str] = ""
-
-    def __init__(self, code: str, detail: str = "") -> None:
-        super().__init__(f"{code}: {detail}" if detail else code)
-        self.code = code[:64]
-        self.detail = detail[:DETAIL_LIMIT]
-
-
-class NotSent(SendError):
-    """The request never left us: DNS, refused connection, TLS, connect timeout. Always safe to repeat."""
-
-    error_class = "not_sent"
-
-
-class Scope(StrEnum):
-    """What a throttle concerns: everything sent through the account, or one recipient."""
-
-    ACCOUNT = "account"
-    RECIPIENT = "recipient"
-
-
-class Throttled(SendError):
-    """The vendor refused for now and processed nothing. ``retry_after`` in seconds, None where the vendor does not say."""
-
-    error_class = "throttled"
-
-    def __init__(
-        self, code: str, detail: str = "", *, retry_after: float | None = None, scope: Scope = Scope.ACCOUNT
-    ) -> None:
-        super().__init__(code, detail)
-        self.retry_after = retry_after
-        self.scope = scope
-
-
-class Transient(SendError):
-    """The vendor failed after reading us (5xx). Repeated, and counted as maybe delivered."""
-
-    error_class = "transient"
-
-    def __init__(self, code: str, detail: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(code, detail)
-        self.retry_after = retry_after
-
-
-class NotAllowedNow(SendError):
-    """The vendor's own rules forbid it for the moment; ``until`` is an aware UTC time where it is known."""
-
-    error_class = "not_allowed_now"
-
-    def __init__(self, code: str, detail: str = "", *, until: datetime | None = None) -> None:
-        super().__init__(code, detail)
-        self.until = until
-
-
-class RecipientRefused(SendError):
-    """Permanent for this recipient. ``suppress`` asks that nothing more be sent to it on this channel."""
-
-    error_class = "recipient_refused"
-
-    def __init__(self, code: str, detail: str = "", *, suppress: bool = False) -> None:
-        super().__init__(code, detail)
-        self.suppress = suppress
-
-
-class ContentRefused(SendError):
-    """Permanent for this message."""
-
-    error_class = "content_refused"
-
-
-class Misconfigured(SendError):
-    """Credentials, sender or account: nothing sent through this account can pass until somebody mends it."""
-
-    error_class = "misconfigured"
-
-
-class InDoubt(SendError):
-    """The request was written and the answer never came, or cannot be read: it may have been delivered."""
-
-    error_class = "in_doubt"
 
 
 class Forged(Exception):
@@ -232,6 +169,9 @@ class Provider(ABC):
     channels: ClassVar[tuple[str, ...]]
     #: Does the vendor accept our key and deliver one message for it, however often we ask?
     idempotent: ClassVar[bool] = False
+    #: Can the vendor be asked whether it has a message (``find``)? What it took it shows after so many seconds.
+    reconciles: ClassVar[bool] = False
+    find_after_seconds: ClassVar[float] = 60.0
     #: Can the vendor send receipts to us, and can they say "read"?
     receipts: ClassVar[bool] = False
     reads: ClassVar[bool] = False
@@ -255,6 +195,16 @@ class Provider(ABC):
     @abstractmethod
     async def send(self, outbound: Outbound) -> Accepted:
         """Hand one message to the vendor. Raises a ``SendError``; anything else counts as in doubt."""
+
+    async def find(self, outbound: Outbound, since: datetime) -> Accepted | None:
+        """What the vendor has of a message whose answer never came; None where it is certain that it has nothing.
+
+        Only for providers that say ``reconciles``; called ``find_after_seconds`` after the request at the earliest. It must
+        change nothing at the vendor. ``since`` is the aware UTC time before the first request, by our clock. Raises a
+        ``SendError`` where it cannot tell: no answer, or more than one message that it may be. A doubt is no "nothing",
+        for after "nothing" the message is sent again.
+        """
+        raise InDoubt("cannot_be_asked", f"{self.name} cannot be asked for a message")
 
     def redact(self, text: str) -> str:
         """A vendor's ``text`` with the account's secrets blanked, fit for ``SendError.detail``."""

@@ -57,7 +57,12 @@ def _provider(cls: type[Provider]) -> Iterator[str]:
 def _promises(cls: type[Provider]) -> str:
     repeat = "is dropped by who receives it" if cls.idempotent else "may reach the recipient twice"
     receipts = "Receipts come back" if cls.receipts else "No receipts come back"
-    return f"A repeat {repeat}. {receipts}. An attempt ends within {cls.deadline_seconds:g} seconds."
+    asked = (
+        "It can be asked for a message (`--in-doubt reconcile`)"
+        if cls.reconciles
+        else "It cannot be asked for a message"
+    )
+    return f"A repeat {repeat}. {receipts}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds."
 
 
 def _markdown(text: str) -> str:

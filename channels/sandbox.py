@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 
 from channels.base import (
     Accepted,
@@ -33,6 +34,7 @@ class Sandbox(Provider):
 
     name = "sandbox"
     channels = tuple(MEDIA)
+    reconciles = True
     options = (Option("latency_ms", "how long each send takes, 0 to 10000 ms", default="0"),)
 
     @classmethod
@@ -57,7 +59,15 @@ class Sandbox(Provider):
         failure = None if fault.once and outbound.attempt > 1 else _failure(fault)
         if failure is not None:
             raise failure
-        return Accepted(f"sandbox:{outbound.message_id}", "the sandbox sends nothing")
+        return _accepted(outbound)
+
+    async def find(self, outbound: Outbound, since: datetime) -> Accepted | None:
+        """What the simulator's table says of the recipient: whether it keeps what it does not answer."""
+        return _accepted(outbound) if fault_of(outbound.to).kept else None
+
+
+def _accepted(outbound: Outbound) -> Accepted:
+    return Accepted(f"sandbox:{outbound.message_id}", "the sandbox sends nothing")
 
 
 def _failure(fault: Fault) -> SendError | None:

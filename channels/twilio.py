@@ -11,10 +11,11 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
-from channels import rules
+from channels import rules, twilio_list
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable
 from channels.base import (
     DETAIL_LIMIT,
@@ -22,6 +23,7 @@ from channels.base import (
     ContentRefused,
     Forged,
     InboundRequest,
+    InDoubt,
     InvalidOption,
     Misconfigured,
     NotAllowedNow,
@@ -75,11 +77,14 @@ _RULES: dict[str, rules.Rule] = {
 
 
 class Twilio(Provider):
-    """Twilio has no idempotency key: a request without an answer is in doubt until a receipt settles it."""
+    """Twilio has no idempotency key: a request without an answer is in doubt until a receipt settles it, or until its list
+    of messages does.
+    """
 
     name = "twilio"
     channels = ("sms",)
     receipts = True
+    reconciles = True
     options = (
         Option("account_sid", "the account's SID (AC and 32 hexadecimal digits)", required=True),
         Option("auth_token", "the account's auth token", required=True, secret=True),
@@ -97,8 +102,8 @@ class Twilio(Provider):
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
         account, token = settings["account_sid"], settings["auth_token"]
-        base = settings.get("base_url") or "https://api.twilio.com"
-        self._url = f"{base.rstrip('/')}/2010-04-01/Accounts/{account}/Messages.json"
+        self._base = (settings.get("base_url") or "https://api.twilio.com").rstrip("/")
+        self._url = f"{self._base}/2010-04-01/Accounts/{account}/Messages.json"
         login = base64.b64encode(f"{account}:{token}".encode()).decode()
         self._headers = {
             "Authorization": f"Basic {login}",
@@ -142,6 +147,26 @@ class Twilio(Provider):
         if not isinstance(sid, str) or not _SID.match(sid):
             raise unreadable(response)
         return Accepted(sid)
+
+    async def find(self, outbound: Outbound, since: datetime) -> Accepted | None:
+        """Look through all messages to this recipient. Raises a ``SendError`` where that does not tell.
+
+        Not by their date of sending, as Twilio offers: what waits in its queue has none yet.
+        """
+        query = urlencode({"To": outbound.to, "PageSize": twilio_list.PAGE_SIZE})
+        url, listed = f"{self._url}?{query}", list[twilio_list.Listed]()
+        for _ in range(twilio_list.PAGES):
+            response = await self.http.request("GET", url, headers=self._headers, timeout=self.call_seconds)
+            if not is_success(response):
+                raise self._error(response)
+            found, following = twilio_list.read(json_object(response))
+            listed += found
+            if not following:
+                # A messaging service may replace characters that would make the text longer ("smart encoding").
+                differs = bool(self.settings.get("messaging_service_sid") or outbound.options.get("content_sid"))
+                return twilio_list.judge(listed, outbound, since, text_may_differ=differs)
+            url = self._base + following
+        raise InDoubt("list_too_long", f"this recipient has more than {len(listed)} messages")
 
     def _form(self, outbound: Outbound) -> Iterator[tuple[str, str]]:
         yield "To", outbound.to

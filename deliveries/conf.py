@@ -32,6 +32,7 @@ class Timings:
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
     answer_seconds: float = 7.0
+    ask_seconds: float = 2.0
     look_seconds: float = 3.0
     deaf_seconds: float = 30.0
     last_words_seconds: float = 20.0
@@ -39,6 +40,10 @@ class Timings:
     def deadline(self, provider: type[Provider]) -> float:
         """Seconds that one attempt may take, counted from before its claim."""
         return provider.deadline_seconds * self.scale
+
+    def ask(self, provider: type[Provider]) -> float | None:
+        """Seconds after a doubt until the vendor can be asked what it has; None where it cannot be asked at all."""
+        return provider.find_after_seconds * self.scale if provider.reconciles else None
 
     def lease(self, provider: type[Provider]) -> float:
         """Seconds for which a claim holds; longer than any deadline by the time a record may need."""
@@ -60,6 +65,7 @@ class Limits:
     message_bytes: int = 1_000_000
     text_chars: int = 100_000
     crashes: int = 3
+    asks: int = 6
     page_rows: int = 200
 
 
@@ -79,6 +85,7 @@ def timings() -> Timings:
         record_retry_seconds=5.0 * scale,
         # The engine's statement_timeout and a margin. A machine is not faster because a test is, hence half at the least.
         answer_seconds=7.0 * max(scale, 0.5),
+        ask_seconds=2.0 * scale,
         look_seconds=3.0 * scale,
         deaf_seconds=30.0 * scale,
         last_words_seconds=20.0 * scale,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from channels.base import Accepted, NotAllowedNow, RecipientRefused, Scope, SendError, Throttled, Transient
@@ -23,7 +23,10 @@ PATIENT_ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a message is retried. Seconds throughout; ``jitter`` is the share by which a wait may be shorter or longer."""
+    """How a message is retried. Seconds throughout; ``jitter`` is the share by which a wait may be shorter or longer.
+
+    ``ask_after_seconds``: so long after a doubt the vendor is asked whether it has the message; None: it is not.
+    """
 
     base_seconds: float = 2.0
     factor: float = 2.0
@@ -33,6 +36,7 @@ class Policy:
     blind_retries: int = 1
     idempotent: bool = False
     hold_in_doubt: bool = False
+    ask_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,14 @@ class History:
 class Decision:
     """What happens next. ``path`` follows SENDING; a message that stays pending has ``due_at``, or is ``held``.
 
-    ``tries`` and ``blind`` are the counts from now on, not what is added.
+    One that is held may be asked for from ``ask_at`` on. ``tries`` and ``blind`` are the counts from now on, not what is added.
     """
 
     path: tuple[Status, ...]
     due_at: datetime | None = None
     waiting_for: str = ""
     held: bool = False
+    ask_at: datetime | None = None
     tries: int = 0
     blind: int = 0
     in_doubt: int = 0
@@ -187,7 +192,8 @@ def _again(
 
 
 def _in_doubt(history: History, policy: Policy, now: datetime, spread: Callable[[float, float], float]) -> Decision:
-    """Repeat where the provider knows our key or the account allows one more blind repeat; else hold it in sight."""
+    """Ask where that is the policy; repeat where the provider knows our key or the account allows one more blind repeat;
+    else hold it in sight."""
     hold = Decision(
         (Status.IN_DOUBT,),
         held=True,
@@ -196,6 +202,8 @@ def _in_doubt(history: History, policy: Policy, now: datetime, spread: Callable[
         blind=history.blind_count,
         in_doubt=1,
     )
+    if policy.ask_after_seconds is not None and history.tries + 1 < policy.max_tries:
+        return replace(hold, ask_at=now + timedelta(seconds=policy.ask_after_seconds))
     spent = history.blind_count >= policy.blind_retries
     if policy.hold_in_doubt or (spent and not policy.idempotent) or history.tries + 1 >= policy.max_tries:
         return hold

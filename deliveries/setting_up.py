@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.db.models.functions import Now
 
+from channels.base import InvalidOption
 from channels.media import MEDIA
 from channels.registry import provider_class
 from chaski.vocabulary import Status
@@ -21,6 +22,7 @@ from deliveries.acts import audit
 from deliveries.delivery.accounts import owner
 from deliveries.intake.templates import TemplateProblem, refuse_tags
 from deliveries.models import Account, ApiKey, Endpoint, Service, Template
+from deliveries.models.accounts import InDoubtPolicy
 from deliveries.secrets import Unsealable, mint_key, seal, unseal
 
 #: The account that signs a service's callbacks.
@@ -43,6 +45,10 @@ def configure(account: Account, given: Mapping[str, str]) -> None:
     """
     cls = provider_class(account.channel, account.provider)
     cls.check(given)
+    if account.in_doubt_policy == InDoubtPolicy.RECONCILE and not cls.reconciles:
+        raise InvalidOption(
+            "in_doubt_policy", f"{cls.name} cannot be asked whether it has a message; choose retry or hold"
+        )
     hidden = {option.name for option in cls.options if option.secret}
     account.options = {name: value for name, value in given.items() if name not in hidden}
     account.secrets = seal(owner(account.public_id), {name: value for name, value in given.items() if name in hidden})

@@ -32,7 +32,8 @@ from channels.registry import providers
 from chaski.vocabulary import Lane
 from deliveries import heartbeat, maintenance, watchdog
 from deliveries.conf import timings
-from deliveries.delivery.engine import engine
+from deliveries.delivery import reconcile
+from deliveries.delivery.engine import CLOSE_SECONDS, engine
 from deliveries.doorbell import BELL_VERSION, free_slot
 from deliveries.sql import AWAY_ERRORS
 
@@ -109,6 +110,7 @@ def _start(sender: Any = None, **_: Any) -> None:
     providers()
     running = engine(str(getattr(sender, "hostname", "worker")))
     heartbeat.start("worker", running, current_app.amqp.queues.consume_from)
+    reconcile.start(running.loop)
     watchdog.start(running, sender)
 
 
@@ -122,10 +124,12 @@ def _delivered(**_: Any) -> None:
 @worker_shutting_down.connect
 def _stop_claiming(**_: Any) -> None:
     watchdog.stand_down()
+    reconcile.stop()
     engine().stop_claiming()
     heartbeat.end_process_after(max(timings().lease(cls) for cls in providers().values()))
 
 
 @worker_shutdown.connect
 def _finish(**_: Any) -> None:
+    reconcile.finish(CLOSE_SECONDS)
     engine().finish(max(timings().lease(cls) for cls in providers().values()))

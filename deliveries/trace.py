@@ -8,7 +8,8 @@ from typing import Any
 
 from chaski.vocabulary import Status
 from deliveries import reading
-from deliveries.models import Account, Attempt, Audit, Event, Message, Pending, Receipt
+from deliveries.delivery.reconcile import RECONCILED
+from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt
 from deliveries.models.evidence import ReceiptEffect
 
 _WAITS = {
@@ -27,7 +28,7 @@ _EFFECTS = dict(ReceiptEffect.choices)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. ``kind`` is event, attempt, receipt or act; ``words`` say it to people."""
+    """One thing that happened. ``kind`` is event, attempt, inquiry, receipt or act; ``words`` say it to people."""
 
     at: datetime
     kind: str
@@ -56,10 +57,10 @@ class Trace:
 
 
 def trace(message: Message) -> Trace:
-    """The life of ``message``: five queries, whatever happened."""
+    """The life of ``message``: six queries, whatever happened."""
     pending = Pending.objects.filter(pk=message.pk).first()
     now, pauses = reading.now_and_pauses()
-    entries = [*_events(message), *_attempts(message), *_receipts(message), *_acts(message)]
+    entries = [*_events(message), *_attempts(message), *_inquiries(message), *_receipts(message), *_acts(message)]
     return Trace(
         message=message,
         status=reading.effective_status(message, pending),
@@ -94,7 +95,9 @@ def _attempts(message: Message) -> list[Entry]:
         words = f"attempt {attempt.number} through {data['account']}: {answer}"
         if attempt.written_at and attempt.outcome != "accepted":
             words += f"; its request was written at {attempt.written_at:%H:%M:%S.%f}"[:-3]
-        if attempt.late:
+        if attempt.late and attempt.late["code"] == RECONCILED:
+            words += f"; asked for it, the provider has it ({attempt.late['detail']})"
+        elif attempt.late:
             words += f"; after its lease the worker reported {attempt.late['outcome']} {attempt.late['code']}".rstrip()
         found.append(Entry(attempt.begun_at or attempt.opened_at, "attempt", words, data))
     return found
@@ -117,6 +120,17 @@ def attempt_data(attempt: Attempt, account: str) -> dict[str, Any]:
         "worker": attempt.worker,
         "late": attempt.late,
     }
+
+
+def _inquiries(message: Message) -> list[Entry]:
+    found = []
+    for inquiry in Inquiry.objects.filter(message_id=message.pk):
+        words = f"asked the provider whether it has it, {inquiry.asked} times" if inquiry.asked else "held in doubt"
+        words += f": {inquiry.said}" if inquiry.said else ""
+        words += f"; it is asked at {inquiry.due_at:%H:%M:%S} UTC" if inquiry.due_at else "; it is asked no more"
+        data = {"attempt": inquiry.number, "asked": inquiry.asked, "said": inquiry.said, "due_at": inquiry.due_at}
+        found.append(Entry(inquiry.asked_at or inquiry.since, "inquiry", words, data))
+    return found
 
 
 def receipt_data(receipt: Receipt) -> dict[str, Any]:

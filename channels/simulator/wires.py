@@ -11,10 +11,13 @@ import secrets
 import socket
 import struct
 from base64 import b64decode
+from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from itertools import count
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from aiohttp import web
 
@@ -56,11 +59,14 @@ class Wires:
         self._desk = desk
         self._postman = postman
         self._telegram_ids = count(1)
+        #: What Twilio's list shows, the newest first; the oldest are forgotten.
+        self._twilio_kept: deque[dict[str, Any]] = deque(maxlen=100_000)
 
     def routes(self) -> list[web.RouteDef]:
         """Where each vendor is served."""
         return [
             web.post("/twilio/2010-04-01/Accounts/{sid}/Messages.json", self.twilio),
+            web.get("/twilio/2010-04-01/Accounts/{sid}/Messages.json", self.twilio_list),
             web.post("/telegram/bot{token}/{method}", self.telegram),
             web.post("/webhook/{path:.*}", self.webhook),
             web.get("/ledger/summary", self.summary),
@@ -82,6 +88,7 @@ class Wires:
         sid = "SM" + secrets.token_hex(16)
         if fault.kept:
             await self._desk.keep(call, sid)
+            self._twilio_kept.appendleft(_twilio_message(sid, login[0], form))
             if callback:
                 told = Told(callback, login[0], login[1], sid, call.recipient, form.get("From", ""))
                 self._postman.tell(told, fault.receipts)
@@ -91,6 +98,19 @@ class Wires:
             yes=lambda: web.json_response(_twilio_message(sid, login[0], form), status=201),
             no=lambda: _twilio_refusal(*_TWILIO_REFUSALS[fault.act]),
         )
+
+    async def twilio_list(self, request: web.Request) -> web.StreamResponse:
+        """Twilio's list of messages, newest first: what was accepted, whatever its sender was told."""
+        login = _basic_login(request)
+        if login is None:
+            return _twilio_refusal(*_TWILIO_REFUSALS[Act.REFUSE_LOGIN])
+        asked = (login[0], request.query.get("To", ""))
+        kept = [message for message in self._twilio_kept if (message["account_sid"], message["to"]) == asked]
+        size, page = int(request.query.get("PageSize", "50")), int(request.query.get("Page", "0"))
+        more = urlencode({**request.query, "Page": page + 1}) if len(kept) > size * (page + 1) else ""
+        path = f"/2010-04-01/Accounts/{login[0]}/Messages.json"
+        shown = kept[size * page : size * (page + 1)]
+        return web.json_response({"messages": shown, "next_page_uri": f"{path}?{more}" if more else None})
 
     async def telegram(self, request: web.Request) -> web.StreamResponse:
         """The Bot API's sending methods."""
@@ -190,6 +210,8 @@ def _twilio_message(sid: str, account: str, form: dict[str, str]) -> dict[str, A
         "status": "queued",
         "num_segments": "1",
         "direction": "outbound-api",
+        "date_created": format_datetime(datetime.now(UTC)),
+        "date_sent": None,
         "error_code": None,
         "error_message": None,
         "price": None,

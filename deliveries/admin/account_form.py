@@ -46,11 +46,12 @@ class AccountForm(RowForm):
     def clean(self) -> dict[str, Any]:
         """The options by the provider's own rules; what is wrong is said at its field."""
         given = super().clean() or {}
+        self.instance.in_doubt_policy = given.get("in_doubt_policy", self.instance.in_doubt_policy)
         try:
             configure(self.instance, self._settings(given))
         except InvalidOption as error:
-            name = PREFIX + error.name
-            self.add_error(name if name in self.fields else None, f"{error.reason}.")
+            known = [name for name in (PREFIX + error.name, error.name) if name in self.fields]
+            self.add_error(known[0] if known else None, f"{error.reason}.")
         except UnknownProvider as error:
             self.add_error(None, f"{error}.")
         except Unsealable as error:

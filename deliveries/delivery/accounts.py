@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -98,6 +98,7 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
     )
     try:
         cls = provider_class(channel, name)
+        policy = replace(policy, ask_after_seconds=timings().ask(cls) if doubt == InDoubtPolicy.RECONCILE else None)
         configured = cls.check({**options, **unseal(owner(public_id), bytes(sealed))})
         provider = _open(cls, configured, http)
     except (UnknownProvider, InvalidOption, Unsealable) as error:

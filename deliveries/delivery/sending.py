@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,6 +16,9 @@ from deliveries.delivery.accounts import LiveAccount
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.crashes import crash_point
 from deliveries.retry import Decision, Outcome
+
+if TYPE_CHECKING:
+    from deliveries.delivery.reconcile import Asked
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +59,7 @@ def moment(claimed: Claimed, started: float, monotonic: float) -> datetime:
     return claimed.opened_at + timedelta(seconds=monotonic - started)
 
 
-def outbound(claimed: Claimed, account: LiveAccount) -> Outbound:
+def outbound(claimed: Claimed | Asked, account: LiveAccount) -> Outbound:
     """The message as its provider gets it.
 
     Raises ``ContentRefused`` for a row that intake cannot have written: nothing has left, so it is no doubt.
@@ -95,7 +99,7 @@ def tell(claimed: Claimed, outcome: Outcome, decision: Decision) -> None:
     )
 
 
-def _readable(claimed: Claimed) -> bool:
+def _readable(claimed: Claimed | Asked) -> bool:
     """What the database checks of these columns is that they are JSON; somebody may have written them by hand."""
     parts: tuple[object, ...] = (claimed.content, claimed.options, claimed.metadata)
     if not all(isinstance(part, dict) for part in parts):

@@ -97,6 +97,16 @@ TAKE_BACK = """
 DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL RETURNING message_id
 """
 
+#: Each doubt is asked for from the first request on that no answer has settled.
+INQUIRE = """
+INSERT INTO inquiry (message_id, number, account_id, since, due_at, asked, said)
+SELECT r.id, r.number, r.account_id, (SELECT min(a.opened_at) FROM attempt a WHERE a.message_id = r.id
+    AND a.message_id = ANY(%(ids)s::uuid[]) AND a.outcome IN ('in_doubt', 'transient')), r.ask_at, 0, ''
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, number int, account_id int, ask_at timestamptz)
+ON CONFLICT (message_id) DO UPDATE SET number = excluded.number, account_id = excluded.account_id,
+    since = excluded.since, due_at = excluded.due_at, asked = 0, said = '', lease_until = NULL, lease_token = NULL
+"""
+
 SUPPRESS = """
 INSERT INTO suppression (service_id, channel, recipient, reason, actor)
 SELECT m.service_id, m.channel, m.recipient, r.reason, 'provider'
@@ -122,6 +132,7 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], *, by_its_worker: 
     late = {row[0] for row in cursor.fetchall()}
     moved = lifecycle.apply(cursor, [_move(row) for row in rows if row.id in mine])
     _withdraw(cursor, [row.id for row in rows if row.id in mine - moved and not row.decision.finished])
+    _inquire(cursor, [row for row in rows if row.id in moved and row.decision.ask_at])
     release(cursor, {(service_id, key) for _, service_id, key in answered if key})
     _late(cursor, [row for row in rows if row.id in late - mine and row.outcome.accepted])
     _consequences(cursor, [row for row in rows if row.id in mine])
@@ -192,6 +203,15 @@ def _withdraw(cursor: Cursor, ids: Sequence[UUID]) -> None:
     # A receipt proved delivery while the call was under way: what was put back into the queue must not go again.
     if ids:
         cursor.execute(TAKE_BACK, {"ids": list(ids)})
+
+
+def _inquire(cursor: Cursor, rows: Sequence[Settlement]) -> None:
+    if rows:
+        asked = [
+            {"id": row.id, "number": row.number, "account_id": row.account_id, "ask_at": row.decision.ask_at}
+            for row in rows
+        ]
+        cursor.execute(INQUIRE, {"ids": [row.id for row in rows], "rows": as_json(asked)})
 
 
 def _late(cursor: Cursor, rows: Sequence[Settlement]) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from channels.registry import UnknownProvider, provider_class
 from chaski.vocabulary import ErrorClass, Status, WaitingFor
 from deliveries import lifecycle
 from deliveries.conf import limits, timings
@@ -25,7 +26,8 @@ from deliveries.sql import Cursor
 #: Found by the open attempts, which are few: the lease columns are in no index on purpose.
 ENDED = f"""
 SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
-       p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now()
+       p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now(),
+       coalesce(acc.channel, ''), coalesce(acc.provider, '')
 FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
 LEFT JOIN account acc ON acc.id = p.account_id
 WHERE a.finished_at IS NULL AND p.lease_until < chaski_now() AND {JUDGEABLE}
@@ -75,6 +77,18 @@ class EndedLease:
     expires_at: datetime
     policy: str
     now: datetime
+    channel: str
+    provider: str
+
+    @property
+    def ask_at(self) -> datetime | None:
+        """When its provider can be asked whether it has the message; None where policy or provider do not allow it."""
+        try:
+            wait = timings().ask(provider_class(self.channel, self.provider))
+        except UnknownProvider:
+            return None
+        asks = self.policy == InDoubtPolicy.RECONCILE and wait is not None
+        return self.now + timedelta(seconds=wait or 0.0) if asks else None
 
 
 def end_leases(cursor: Cursor) -> int:
@@ -103,6 +117,7 @@ def judge(lease: EndedLease) -> Settlement:
         held = Decision(
             (Status.IN_DOUBT,),
             held=True,
+            ask_at=lease.ask_at,
             waiting_for=WaitingFor.OPERATOR,
             tries=lease.tries,
             blind=lease.blind_count,

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deliveries', '0005_attempt_written_at'),
+        ('deliveries', '0005_written_at_and_inquiry'),
     ]
 
     operations = [

@@ -2,7 +2,7 @@
 
 from deliveries.models.accounts import Account, Endpoint, Route, Template
 from deliveries.models.control import Audit, Heartbeat, Pause, PeriodicSlot, Suppression, Watch
-from deliveries.models.evidence import Attempt, Event, Receipt
+from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
 from deliveries.models.services import ApiKey, Service
@@ -18,6 +18,7 @@ __all__ = [
     "Event",
     "Heartbeat",
     "Idempotency",
+    "Inquiry",
     "Message",
     "Parked",
     "Pause",

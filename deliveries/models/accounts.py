@@ -18,7 +18,7 @@ class InDoubtPolicy(models.TextChoices):
     """What happens to a message whose answer never came."""
 
     RETRY = "retry", "send again, at most as often as the account allows"
-    RECONCILE = "reconcile", "wait for a receipt, else for an operator"
+    RECONCILE = "reconcile", "ask the provider whether it has the message, else wait for an operator"
     HOLD = "hold", "wait for an operator or a receipt"
 
 

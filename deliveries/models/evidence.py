@@ -54,6 +54,32 @@ class Attempt(models.Model):
         return f"{self.message_id}#{self.number}"
 
 
+class Inquiry(models.Model):
+    """Asking a provider whether it has a message in doubt. One per held message, deleted when that is settled.
+
+    It has a lease of its own and is no attempt: an ask changes nothing at the provider and may be repeated.
+    """
+
+    message_id = models.UUIDField(primary_key=True)
+    number = models.IntegerField(help_text="The attempt in doubt.")
+    account_id = models.IntegerField()
+    since = models.DateTimeField(help_text="Before the first request that may have arrived.")
+    due_at = models.DateTimeField(null=True, help_text="When to ask; empty: no more, an operator decides.")
+    asked = models.IntegerField(default=0)
+    asked_at = models.DateTimeField(null=True)
+    said = models.TextField(default="", help_text="Why the last answer did not settle it.")
+    lease_until = models.DateTimeField(null=True)
+    lease_token = models.UUIDField(null=True)
+
+    class Meta:
+        db_table = "inquiry"
+        verbose_name_plural = "inquiries"
+        indexes = [models.Index(fields=["due_at"], condition=models.Q(due_at__isnull=False), name="inquiry_due")]
+
+    def __str__(self) -> str:
+        return f"{self.message_id}#{self.number}"
+
+
 class Event(models.Model):
     """One change in a message's life, numbered without gaps from 1."""
 

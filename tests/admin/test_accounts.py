@@ -74,6 +74,15 @@ def test_an_account_is_kept_as_the_command_keeps_it(twilio: Account, boss: Clien
     assert [audit.action for audit in Audit.objects.order_by("pk")] == ["account_create"] * 2
 
 
+def test_a_provider_that_cannot_be_asked_is_refused_the_policy_that_asks(boss: Client) -> None:
+    path = "/admin/deliveries/account/add/?provider=telegram:telegram"
+    ordinary = {name: value for name, value in TWILIO.items() if not name.startswith("option_")}
+    filled = {**ordinary, "option_token": "1000000:simulated", "in_doubt_policy": "reconcile"}
+    assert "telegram cannot be asked whether it has a message" in boss.post(path, filled).content.decode()
+    assert not Account.objects.exists()
+    assert boss.post(path, filled | {"in_doubt_policy": "hold"}).status_code == 302
+
+
 def test_a_secret_is_never_shown_again(twilio: Account, boss: Client) -> None:
     for path in (address(twilio), address(twilio, "history"), "/admin/deliveries/account/", "/admin/deliveries/audit/"):
         assert "s3cret-token" not in boss.get(path).content.decode()

@@ -123,6 +123,10 @@ def test_an_account_may_have_an_owner_and_no_receipts(shop: Caller) -> None:
         (("sms", "nobody", "x"), ("no provider 'nobody'", "twilio")),
         (("sms", "twilio", "x"), ("account_sid", "--option name=value")),
         (("sms", "twilio", "x", *TWILIO, "--option", "colour=red"), ("colour", "no such option")),
+        (
+            ("webhook", "webhook", "x", "--secret", f"secret=whsec_{'A' * 32}", "--in-doubt", "reconcile"),
+            ("webhook cannot be asked", "retry or hold"),
+        ),
         (("sms", "twilio", "x", "--option", "account_sid"), ("not of the form name=value",)),
         (("sms", "sandbox", "x", "--service", "none"), ("no service 'none'",)),
         (("sms", "sandbox", "two words"), ("letters, numbers",)),

@@ -1,0 +1,225 @@
+"""A message in doubt that its provider is asked for: found, not there, no certainty, and everybody who is quicker."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.db import connection, transaction
+
+from channels.base import Accepted, InDoubt, ReceiptKind, Throttled
+from deliveries import acts, ledger, trace
+from deliveries.conf import limits
+from deliveries.delivery import reconcile
+from deliveries.delivery.reconcile import Asked, Finding
+from deliveries.models import Account, Attempt, Event, Inquiry
+from deliveries.models.accounts import InDoubtPolicy
+from deliveries.retry import Policy
+from tests.deliveries import steps
+from tests.factories import Caller, make_account
+
+pytestmark = pytest.mark.django_db
+AFTER = 60.0
+POLICY = Policy(ask_after_seconds=AFTER)
+FOUND = Accepted("SM1", "found in the list")
+NO_ANSWER = InDoubt("timeout", "no answer")
+
+
+@pytest.fixture(autouse=True)
+def _account(shop: Caller) -> Account:
+    return make_account("sms", in_doubt_policy=InDoubtPolicy.RECONCILE)
+
+
+@pytest.fixture
+def doubted(shop: Caller) -> UUID:
+    """A message whose answer never came."""
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"], POLICY)
+    return message_id
+
+
+def taken() -> list[Asked]:
+    """The inquiries that are due."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        return reconcile.take(cursor)
+
+
+def concluded(asked: Asked, finding: Finding) -> str:
+    """What becomes of one."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        return reconcile.conclude(cursor, asked, finding, POLICY)
+
+
+def asked_later(finding: Finding, seconds: float = AFTER + 1) -> str:
+    """One ask when it is due, and its conclusion."""
+    with steps.later(timedelta(seconds=seconds)):
+        (asked,) = taken()
+        return concluded(asked, finding)
+
+
+def balanced() -> bool:
+    """Every invariant holds."""
+    with connection.cursor() as cursor:
+        found = ledger.examine(cursor)
+    assert not found.violations
+    return found.balanced
+
+
+def test_a_doubt_is_held_and_asked_for_once_the_providers_list_is_complete(doubted: UUID) -> None:
+    pending = steps.pending(doubted)
+    assert pending is not None
+    assert (steps.message(doubted).status, pending.blocked) == ("in_doubt", True)
+    assert not steps.claim(), "it is not sent meanwhile"
+    assert not taken(), "too early"
+    with steps.later(timedelta(seconds=AFTER + 1)):
+        (asked,) = taken()
+        assert asked.since == Attempt.objects.get().opened_at
+        assert not taken(), "one asks at a time"
+    assert balanced()
+
+
+def test_a_message_that_the_provider_has_is_sent_with_its_id_and_counts_as_one_accept(doubted: UUID) -> None:
+    assert asked_later(FOUND) == "found"
+    message, attempt = steps.message(doubted), Attempt.objects.get()
+    assert (message.status, message.provider_message_id, message.in_doubt_count) == ("sent", "SM1", 1)
+    assert attempt.provider_message_id == "SM1"
+    assert (steps.pending(doubted), Inquiry.objects.count()) == (None, 0)
+    last = Event.objects.order_by("sequence").last()
+    assert last is not None
+    assert (last.status, last.reason, last.attempt) == ("sent", "found at the provider", 1)
+    assert balanced()
+    assert any("the provider has it" in entry.words for entry in trace.trace(message).entries)
+
+
+def test_a_message_that_the_provider_does_not_have_is_sent_again_without_counting_as_blind(doubted: UUID) -> None:
+    assert asked_later(None) == "sent_again"
+    pending = steps.pending(doubted)
+    assert pending is not None
+    assert (steps.message(doubted).status, pending.blocked, pending.blind_count) == ("queued", False, 0)
+    with steps.later(timedelta(seconds=AFTER + 600)):
+        assert steps.send(doubted) is not None
+    assert steps.message(doubted).status == "sent"
+    assert balanced()
+
+
+def test_one_that_is_not_there_and_whose_time_has_passed_expires(doubted: UUID) -> None:
+    assert asked_later(None, seconds=5 * 3600) == "expired"
+    assert steps.message(doubted).status == "expired"
+    assert steps.pending(doubted) is None
+    assert balanced()
+
+
+def test_without_certainty_it_is_asked_ever_more_rarely_and_then_held_for_an_operator(doubted: UUID) -> None:
+    waits, after = [], 0.0
+    for n in range(limits().asks):
+        after += AFTER * 2**n + 1
+        with steps.later(timedelta(seconds=after)):
+            (asked,) = taken()
+            said = concluded(asked, NO_ANSWER)
+            due_at = Inquiry.objects.get().due_at
+            waits.append(due_at and round((due_at - steps.now()).total_seconds()))
+    assert said == "held"
+    assert waits == [60, 120, 240, 480, 960, None]
+    with steps.later(timedelta(days=1)):
+        assert not taken()
+        assert steps.swept() == 0, "a held message does not expire"
+    message = steps.message(doubted)
+    assert message.status == "in_doubt"
+    assert any("no answer" in entry.words for entry in trace.trace(message).entries)
+    assert balanced()
+
+
+def test_a_provider_that_asks_for_patience_is_given_it(doubted: UUID) -> None:
+    with steps.later(timedelta(seconds=AFTER + 1)):
+        (asked,) = taken()
+        concluded(asked, Throttled("http_429", retry_after=900.0))
+        due_at = Inquiry.objects.get().due_at
+        assert due_at is not None
+        assert (due_at - steps.now()).total_seconds() > 890
+
+
+def test_whose_lease_has_ended_concludes_nothing(doubted: UUID) -> None:
+    with steps.later(timedelta(seconds=AFTER + 1)):
+        (frozen,) = taken()
+    with steps.later(timedelta(hours=1)):
+        (second,) = taken()
+        assert concluded(frozen, None) == "fenced"
+        assert concluded(frozen, NO_ANSWER) == "fenced"
+        assert steps.message(doubted).status == "in_doubt", "the second one's answer counts"
+        assert concluded(second, FOUND) == "found"
+
+
+def test_an_ask_that_kills_its_process_is_given_up_like_any_without_an_answer(doubted: UUID) -> None:
+    for hour in range(1, limits().asks + 1):
+        with steps.later(timedelta(hours=hour)):
+            (asked,) = taken()
+    assert asked.asked == limits().asks
+    with steps.later(timedelta(hours=hour)):
+        assert concluded(asked, NO_ANSWER) == "held"
+
+
+@pytest.mark.parametrize("quicker", ["receipt", "operator", "retry"])
+def test_who_settles_the_message_meanwhile_is_not_contradicted(doubted: UUID, quicker: str) -> None:
+    with steps.later(timedelta(seconds=AFTER + 1)):
+        (asked,) = taken()
+        message = steps.message(doubted)
+        if quicker == "receipt":
+            steps.receive(message, ReceiptKind.DELIVERED)
+        else:
+            acts.resolve(message, "failed" if quicker == "operator" else "retry", actor="ada", reason="seen")
+        status = steps.message(doubted).status
+        assert concluded(asked, None) == "settled_before"
+        assert (
+            steps.message(doubted).status
+            == status
+            == {"receipt": "delivered", "operator": "failed"}.get(quicker, "queued")
+        )
+        assert not taken()
+        assert Inquiry.objects.count() == 0
+    assert balanced()
+
+
+def test_what_belongs_to_another_attempt_proves_nothing(shop: Caller, doubted: UUID) -> None:
+    (other,) = steps.accept(shop.service)
+    steps.send(other)
+    assert asked_later(Accepted(steps.ACCEPTED.provider_message_id)) == "asked_again"
+    assert steps.message(doubted).status == "in_doubt"
+
+
+def test_a_second_doubt_is_asked_for_anew(doubted: UUID) -> None:
+    assert asked_later(None) == "sent_again"
+    with steps.later(timedelta(seconds=AFTER + 600)):
+        steps.send(doubted, steps.REFUSALS["in_doubt"], POLICY)
+        inquiry = Inquiry.objects.get()
+        assert (inquiry.number, inquiry.asked) == (2, 0)
+        assert inquiry.since == Attempt.objects.get(number=1).opened_at, "the first request may have arrived as well"
+
+
+def test_the_successor_of_a_found_message_may_go(shop: Caller) -> None:
+    head, next_ = steps.accept(shop.service, 2, ordering_key="order:7")
+    steps.send(head, steps.REFUSALS["in_doubt"], POLICY)
+    assert not steps.claim(), "it waits for the one in doubt"
+    assert asked_later(FOUND) == "found"
+    assert [claimed.id for claimed in steps.claim()] == [next_]
+
+
+def test_a_vanished_workers_message_is_asked_for_too(shop: Caller) -> None:
+    (message_id,) = steps.accept(shop.service)
+    steps.begun(steps.claim())
+    with steps.later(timedelta(seconds=61)):
+        steps.swept()
+        assert steps.message(message_id).status == "in_doubt"
+        assert Inquiry.objects.get().message_id == message_id
+    assert asked_later(FOUND, seconds=3600) == "found"
+    assert balanced()
+
+
+@pytest.mark.parametrize("policy", [InDoubtPolicy.HOLD, InDoubtPolicy.RETRY])
+def test_under_another_policy_nobody_is_asked(shop: Caller, policy: InDoubtPolicy) -> None:
+    Account.objects.update(in_doubt_policy=policy)
+    steps.accept(shop.service)
+    steps.begun(steps.claim())
+    with steps.later(timedelta(seconds=61)):
+        steps.swept()
+    assert not Inquiry.objects.exists()
