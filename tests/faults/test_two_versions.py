@@ -22,8 +22,9 @@ from tests.processes.system import Tenant, wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.thorough, pytest.mark.processes]
 #: Nobody may wait longer for a lock while the schema changes.
 LOCK_SECONDS = 3.0
-#: The schema of a release after this one: a column on the busiest table, and an index on it.
+#: Does somebody wait for the busiest table?
 WANTED = "SELECT count(*) FROM pg_locks WHERE relation = 'pending'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted"
+#: The schema of a release after this one: a column on the busiest table, and an index on it.
 LATER = {"DJANGO_SETTINGS_MODULE": "tests.migrations.later_settings"}
 
 
