@@ -18,6 +18,7 @@ _VIEWER = {f"view_{name}" for name in _SEEN.split()} | {"view_taskresult"}
 _OPERATOR = _VIEWER | {
     "act_on_message",
     "view_audit",
+    "view_parked",
     *(f"{verb}_{name}" for verb in ("add", "delete") for name in ("suppression", "pause")),
     *(f"{verb}_route" for verb in ("add", "change", "delete")),
     "add_template",

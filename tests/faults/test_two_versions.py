@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -20,6 +22,8 @@ from tests.processes.system import Tenant, wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.thorough, pytest.mark.processes]
 #: Nobody may wait longer for a lock while the schema changes.
 LOCK_SECONDS = 3.0
+#: Does somebody wait for the busiest table?
+WANTED = "SELECT count(*) FROM pg_locks WHERE relation = 'pending'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted"
 #: The schema of a release after this one: a column on the busiest table, and an index on it.
 LATER = {"DJANGO_SETTINGS_MODULE": "tests.migrations.later_settings"}
 
@@ -58,17 +62,23 @@ def nothing_but_notes_is_parked(versions: Versions) -> None:
     assert versions.query(sql) == []
 
 
-def report(versions: Versions, seconds: float) -> threading.Thread:
-    """Somebody reads the busiest table and keeps the transaction open for ``seconds``."""
+@contextmanager
+def report(versions: Versions) -> Iterator[None]:
+    """Somebody has read the busiest table, and keeps the transaction open until four seconds after it is wanted."""
+    read = threading.Event()
 
-    def read() -> None:
+    def stay() -> None:
         with psycopg.connect(versions.postgres.socket_url) as reader:
             reader.execute("SELECT count(*) FROM pending")
-            time.sleep(seconds)
+            read.set()
+            wait_for(lambda: versions.query(WANTED) == [(1,)], 60, "the migration wanting the table for itself")
+            time.sleep(4)
 
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    return thread
+    with ThreadPoolExecutor(1) as pool:
+        staying = pool.submit(stay)
+        assert read.wait(20)
+        yield
+        staying.result(90)
 
 
 @pytest.mark.row("F38", "the new schema under load, the old code at work, a report open", "no wait for a lock over 3 s")
@@ -78,11 +88,9 @@ def test_the_schema_changes_under_load_and_the_old_code_goes_on(versions: Versio
         load.more()
         manage.run("migrate", "--noinput")
         load.more()
-        reading = report(versions, 4)
-        said = manage.run("migrate", "--noinput", variables=LATER)
-        reading.join(20)
+        with report(versions):
+            manage.run("migrate", "--noinput", variables=LATER)
         load.more()
-    assert said.code == 0
     assert len(waited) > 50, "the watcher looked"
     assert max(waited) < LOCK_SECONDS
     assert versions.query(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.contracts.released import RECORDED
 from tests.contracts.wire import envelope, task
 from tests.processes.system import System, Tenant, wait_for
 
@@ -40,8 +41,26 @@ def pids(system: System) -> list[int]:
 def emptied(system: System) -> None:
     """Wait until nothing lies on the broker or in the hands of a worker."""
     broker = system.broker()
-    wait_for(lambda: not broker.llen("normal") and not broker.hlen("unacked"), 20, "an empty broker")
+    queues = ("urgent", "normal", "bulk", "control")
+    wait_for(lambda: not sum(map(broker.llen, queues)) and not broker.hlen("unacked"), 20, "an empty broker")
     broker.close()
+
+
+def test_what_released_publishers_left_on_the_broker_is_done(system: System) -> None:
+    recorded = json.loads((RECORDED / "wire.json").read_text())
+    raws = [json.loads(each["raw"]) for each in recorded]
+    for each, raw in zip(recorded, raws, strict=True):
+        raw["headers"]["expires"] = None  # the bells of that time are too old by now
+        put(system, raw, queue=each["queue"])
+    emptied(system)
+    ids = [raw["headers"]["id"] for raw in raws]
+    assert system.query("SELECT * FROM parked WHERE task_id = ANY(%s)", ids) == []
+    kept = [raw["headers"]["id"] for raw in raws if raw["headers"]["ignore_result"] is False]
+    sql = "SELECT count(*) FROM django_celery_results_taskresult WHERE task_id = ANY(%s) AND status = 'SUCCESS'"
+    assert len(kept) >= 2, "bare bells keep what they did"
+    wait_for(lambda: system.query(sql, kept)[0][0] == len(kept), 15, "their results")
+    failed = "SELECT * FROM django_celery_results_taskresult WHERE task_id = ANY(%s) AND status = 'FAILURE'"
+    assert system.query(failed, ids) == []
 
 
 NOT_TAKEN = {
@@ -61,6 +80,7 @@ NOT_TAKEN = {
 }
 
 
+@pytest.mark.row("F37", "unknown tasks, missing arguments, what cannot be read", "parked and seen; the queue moves on")
 def test_what_no_worker_can_take_is_parked_and_the_queue_moves_on(system: System, shop: Tenant) -> None:
     before = pids(system)
     put(system, *(raw for raw, _, _ in NOT_TAKEN.values()))
@@ -110,6 +130,7 @@ def test_more_of_it_than_a_worker_may_hold_blocks_nothing(system: System, shop: 
     emptied(system)
 
 
+@pytest.mark.row("F37", "a newer version, extra arguments", "noted; the channel is looked at")
 @pytest.mark.parametrize(
     ("arguments", "reason", "detail"),
     [
@@ -144,6 +165,7 @@ def held_back(system: System, shop: Tenant) -> str:
     return message
 
 
+@pytest.mark.row("F37", "an unknown task while the database is away", "kept on the broker until it is parked")
 def test_while_the_database_is_away_it_stays_on_the_broker(system: System) -> None:
     before = pids(system)
     system.postgres.kill()
