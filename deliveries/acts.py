@@ -15,6 +15,7 @@ from chaski.vocabulary import Lane, Status
 from deliveries import lifecycle
 from deliveries.delivery.settle import release
 from deliveries.doorbell import doorbell
+from deliveries.intake.accept import LOCK
 from deliveries.lifecycle import Move
 from deliveries.models import Account, Audit, Message, Pause, Service, Suppression
 from deliveries.models.control import PauseScope
@@ -38,12 +39,21 @@ WITHDRAW = """
 DELETE FROM pending WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
 """
 
+#: Before its message, as whoever moves one locks.
+PLACE = "SELECT 1 FROM pending WHERE message_id = %(id)s FOR UPDATE"
+
+#: With an ordering key it goes behind what waits with that key: its old place went to its successors when it was given up,
+#: and what is in flight now must not be overtaken. The position is drawn under the key's lock, like intake's.
 PUT_BACK = """
 INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
     waiting_for, ordering_key, position, solitary, suspicion, attempt_count, tries, crash_count, blind_count)
-SELECT id, channel, lane, service_id, account_id, batch_id, chaski_now(), expires_at, false, '', ordering_key,
-    CASE WHEN ordering_key <> '' THEN nextval('pending_position') END, false, 0, attempt_count, 0, 0, 0
-FROM message WHERE id = %(id)s
+SELECT m.id, m.channel, m.lane, m.service_id, m.account_id, m.batch_id, chaski_now(), m.expires_at,
+    behind.someone, CASE WHEN behind.someone THEN 'predecessor' ELSE '' END, m.ordering_key,
+    CASE WHEN m.ordering_key <> '' THEN nextval('pending_position') END, false, 0, m.attempt_count, 0, 0, 0
+FROM message m CROSS JOIN LATERAL (SELECT m.ordering_key <> '' AND EXISTS (
+    SELECT 1 FROM pending p WHERE p.service_id = m.service_id AND p.ordering_key = m.ordering_key
+        AND p.ordering_key <> '') AS someone) behind
+WHERE m.id = %(id)s
 """
 
 FREE = """
@@ -75,8 +85,13 @@ def _why_not_canceled(message: Message) -> str:
 
 
 def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
-    """Send a failed, undelivered or expired message again, with a new deadline. Raises ``NotRedeliverable``."""
+    """Send a failed, undelivered or expired message again, with a new deadline. Raises ``NotRedeliverable``.
+
+    One with an ordering key goes behind those that wait with the same key.
+    """
     with transaction.atomic(), connection.cursor() as cursor:
+        if message.ordering_key:
+            cursor.execute(LOCK, {"service_id": message.service_id, "keys": [message.ordering_key]})
         move = Move(
             message.pk,
             (Status.QUEUED,),
@@ -109,6 +124,7 @@ def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
         words = f"resolved as {verdict}: {reason}"
         expires_at = _new_deadline(cursor, message) if verdict == "retry" else None
         move = Move(message.pk, (path,), actor=actor, reason=words, only_from=(Status.IN_DOUBT,), expires_at=expires_at)
+        cursor.execute(PLACE, {"id": message.pk})
         if not lifecycle.apply(cursor, [move]):
             message.refresh_from_db(fields=["status"])
             raise NotInDoubt(f"it is {message.status}, not in doubt")

@@ -142,6 +142,9 @@ def apply(cursor: Cursor, moves: Iterable[Move]) -> set[UUID]:
     One statement: the rows are locked in the order of their ids, each status changes only from one that the table
     allows, and each step writes its event. A move that is no longer allowed changes no status: somebody was quicker.
     Two moves of one message in one call are a mistake. Runs in the caller's transaction.
+
+    Who also writes the messages' places in the queue has locked these first, in the order of their ids, before an attempt
+    or a message: one order everywhere, or two of them end in a deadlock.
     """
     rows: Sequence[Move] = list(moves)
     if not rows:

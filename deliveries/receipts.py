@@ -56,6 +56,9 @@ UPDATE receipt SET look_at = chaski_now() + make_interval(secs => least(60, grea
     extract(epoch FROM chaski_now() - received_at)))) WHERE id = ANY(%(ids)s::bigint[])
 """
 
+#: Their places in the queue, before their messages: whoever moves a message locks in this order (deliveries.lifecycle).
+PLACES = "SELECT 1 FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) ORDER BY message_id FOR UPDATE"
+
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
 SETTLED = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL"
 
@@ -139,8 +142,9 @@ def _fold(cursor: Cursor, known: Sequence[Waiting]) -> list[dict[str, Any]]:
             statuses[receipt.message_id] = path[-1]
             earlier = moves.get(receipt.message_id)
             moves[receipt.message_id] = _move(receipt, (*(earlier.path if earlier else ()), *path))
-    lifecycle.apply(cursor, moves.values())
     if moves:
+        cursor.execute(PLACES, {"ids": list(moves)})
+        lifecycle.apply(cursor, moves.values())
         cursor.execute(SETTLED, {"ids": list(moves)})
         ids = {r.message_id: r.provider_message_id for r in known if r.message_id in moves and r.provider_message_id}
         cursor.execute(LEARN, {"ids": list(ids), "provider_ids": list(ids.values())})

@@ -40,9 +40,11 @@ SETTLE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, finished bool, due_at timestamptz,
         held bool, waiting_for text, tries int, blind int, crash int, suspicion int)
+), locked AS MATERIALIZED (
+    -- those too that are no longer ours: a late acceptance may yet take them out of the queue, after their attempts
+    SELECT message_id, lease_token FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) ORDER BY message_id FOR UPDATE
 ), mine AS MATERIALIZED (
-    SELECT p.message_id FROM pending p JOIN r ON r.id = p.message_id AND r.token = p.lease_token
-    WHERE p.message_id = ANY(%(ids)s::uuid[]) ORDER BY p.message_id FOR UPDATE OF p
+    SELECT l.message_id FROM locked l JOIN r ON r.id = l.message_id AND r.token = l.lease_token
 ), gone AS (
     DELETE FROM pending p USING r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND r.finished
         AND p.message_id = ANY(%(ids)s::uuid[])
@@ -81,15 +83,19 @@ FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
 RETURNING a.message_id
 """
 
-#: The head of a key is gone: the next in order may go. The sweep does the same for all keys.
+#: The head of a key is gone: the next in order may go. The sweep does the same for all keys. A row that somebody else
+#: holds is left to the sweep: waiting for it, with messages locked, could end in a deadlock.
 RELEASE = """
 WITH head AS (
     SELECT next.message_id FROM unnest(%(services)s::int[], %(keys)s::text[]) AS k(service_id, key)
     CROSS JOIN LATERAL (SELECT p.message_id FROM pending p WHERE p.service_id = k.service_id AND p.ordering_key = k.key
         AND p.ordering_key <> '' ORDER BY p.position LIMIT 1) next
+), free AS (
+    SELECT p.message_id FROM pending p WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM head))
+        AND p.blocked AND p.waiting_for = 'predecessor' FOR UPDATE SKIP LOCKED
 )
-UPDATE pending p SET blocked = false, waiting_for = '' FROM head
-WHERE p.message_id = head.message_id AND p.blocked AND p.waiting_for = 'predecessor'
+UPDATE pending p SET blocked = false, waiting_for = ''
+WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM free))
 """
 
 #: A late acceptance settles a message that waits, but never one that another worker holds.

@@ -52,9 +52,12 @@ WITH RECURSIVE head AS (
         SELECT service_id, ordering_key, message_id, blocked FROM pending WHERE ordering_key <> ''
             AND (service_id, ordering_key) > (head.service_id, head.ordering_key)
         ORDER BY service_id, ordering_key, position LIMIT 1) x
+), free AS (
+    SELECT p.message_id FROM pending p WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM head WHERE blocked))
+        AND p.blocked AND p.waiting_for = 'predecessor' FOR UPDATE SKIP LOCKED
 )
-UPDATE pending p SET blocked = false, waiting_for = '' FROM head
-WHERE head.blocked AND p.message_id = head.message_id AND p.blocked AND p.waiting_for = 'predecessor'
+UPDATE pending p SET blocked = false, waiting_for = ''
+WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM free))
 RETURNING p.message_id
 """
 

@@ -138,6 +138,14 @@ def test_an_endpoint_that_was_changed_asks_for_nothing_that_came_before(service:
     assert not wrong()
 
 
+def test_an_account_that_allowed_more_repeats_when_they_were_made_is_believed(service: Service) -> None:
+    broken_rows.waiting(service)
+    execute(
+        ("UPDATE pending SET blind_count = 2", "UPDATE account SET updated_at = chaski_now()"), [UUID(int=0)], service
+    )
+    assert not wrong()
+
+
 def test_events_that_were_not_asked_for_are_not_missed(service: Service) -> None:
     tell(service)
     Endpoint.objects.update(events=["delivered"])

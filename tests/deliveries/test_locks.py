@@ -1,0 +1,140 @@
+"""Everything that moves messages locks in one order, so that no two of them end in a deadlock. Two real connections each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from django.db import connection, transaction
+
+from channels.base import Receipt, ReceiptKind
+from deliveries import acts, receipts
+from deliveries.delivery.claim import Claimed
+from deliveries.delivery.database import EngineConnection
+from deliveries.retry import Policy
+from tests.deliveries import steps
+from tests.factories import Caller, make_account
+from tests.processes.system import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def other_side(shop: Caller) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """The connection of whoever moves the message at the same time."""
+    make_account("sms")
+    engine = EngineConnection()
+    yield engine._open()
+    engine.close()
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[Future[object]]:
+    """``act`` in a thread with a connection of its own."""
+
+    def run() -> object:
+        try:
+            return act()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run)
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # a transaction sees the activity of its first look
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def receipt_of(message_id: UUID) -> Callable[[], object]:
+    message = steps.message(message_id)
+    kept = Receipt("e1", ReceiptKind.DELIVERED, message_id=str(message_id), provider_message_id="p9")
+    with transaction.atomic(), connection.cursor() as cursor:
+        receipts.store(cursor, message.account_id, [kept])
+
+    def apply() -> int:
+        with transaction.atomic(), connection.cursor() as cursor:
+            return receipts.apply(cursor)
+
+    return apply
+
+
+def frozen(claimed: Claimed) -> Callable[[], object]:
+    """Its worker froze beyond its lease, the sweep made it due again, and now it records."""
+    with steps.later(timedelta(seconds=61)):
+        steps.swept()
+    return lambda: steps.record(claimed, steps.ACCEPTED)
+
+
+def doubtful(shop: Caller) -> UUID:
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"], Policy(hold_in_doubt=True))
+    return message_id
+
+
+def a_receipt(shop: Caller) -> tuple[UUID, Callable[[], object]]:
+    message_id = doubtful(shop)
+    return message_id, receipt_of(message_id)
+
+
+def a_verdict(shop: Caller) -> tuple[UUID, Callable[[], object]]:
+    message_id = doubtful(shop)
+    message = steps.message(message_id)
+    return message_id, lambda: acts.resolve(message, "failed", actor="somebody", reason="asked")
+
+
+def a_late_record(shop: Caller) -> tuple[UUID, Callable[[], object]]:
+    ids = steps.accept(shop.service)
+    (claimed,) = steps.claim(ids=ids)
+    steps.begun([claimed])
+    return claimed.id, frozen(claimed)
+
+
+def a_cancel(shop: Caller) -> tuple[UUID, Callable[[], object]]:
+    (message_id,) = steps.accept(shop.service)
+    message = steps.message(message_id)
+    return message_id, lambda: acts.cancel(message, actor="somebody")
+
+
+@pytest.mark.parametrize("who", [a_receipt, a_verdict, a_late_record, a_cancel])
+def test_whoever_moves_a_message_waits_for_its_place_in_the_queue_before_it_locks_anything_else(
+    who: Callable[[Caller], tuple[UUID, Callable[[], object]]],
+    shop: Caller,
+    other_side: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    message_id, act = who(shop)
+    with other_side.transaction():
+        other_side.execute("SELECT 1 FROM pending WHERE message_id = %s FOR UPDATE", [message_id])
+        with meanwhile(act) as done:
+            wait_for(somebody_waits_for_a_lock, 5, "the wait for the place")
+            # What a settlement, an expiry or a receipt locks next. A holder of one of them would be a deadlock.
+            other_side.execute("UPDATE attempt SET detail = detail WHERE message_id = %s", [message_id])
+            other_side.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [message_id])
+            assert not done.done()
+            other_side.execute("COMMIT")
+            done.result(10)
+
+
+def test_a_successor_that_somebody_holds_is_not_waited_for_but_let_go_by_the_sweep(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    first, second = steps.accept(shop.service, 2, ordering_key="cart-1")
+    with other_side.transaction():
+        other_side.execute("SELECT 1 FROM pending WHERE message_id = %s FOR UPDATE", [second])
+        acts.cancel(steps.message(first), actor="somebody")
+        steps.swept()
+        waiting = steps.pending(second)
+        assert waiting is not None
+        assert waiting.blocked
+    assert steps.swept() == 1
+    assert [claimed.id for claimed in steps.claim()] == [second]
