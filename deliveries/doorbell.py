@@ -112,7 +112,8 @@ class Publisher:
                 queue=str(bell.lane),
                 connection=self._connect(),
                 ignore_result=bool(bell.ids),
-                expires=300,
+                # And no `expires`: a worker whose clock is ahead would drop every bell unheard. Old ones do no harm,
+                # and there are few: `queue_bells` is the bound.
             )
         except BROKER_ERRORS:
             self.close()
