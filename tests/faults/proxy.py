@@ -33,14 +33,14 @@ class Way(StrEnum):
 class Cut:
     """Reset the connection when ``pattern`` passes ``way``: before it is passed on, or just after. ``times`` is left.
 
-    With ``following`` only where that has passed to the server on the same connection since the last ``pattern``.
+    With ``following`` only where all of that has passed on the same connection, either way, since the last ``pattern``.
     """
 
     way: Way
     pattern: bytes
     before: bool
     times: int = 1
-    following: bytes = b""
+    following: tuple[bytes, ...] = ()
 
 
 class _Loop:
@@ -108,7 +108,9 @@ class Proxy:
         """Reset what is open now; new connections are served."""
         self._call(lambda: [_reset(writer) for writer in list(self._open)])
 
-    def cut_at(self, way: Way, pattern: bytes, *, before: bool, times: int = 1, following: bytes = b"") -> Cut:
+    def cut_at(
+        self, way: Way, pattern: bytes, *, before: bool, times: int = 1, following: tuple[bytes, ...] = ()
+    ) -> Cut:
         """Reset the connection on which ``pattern`` passes ``way``; for the next ``times``. Gives what counts down."""
         cut = Cut(way, pattern, before, times, following)
         self._call(lambda: self._cuts.append(cut))
@@ -186,16 +188,16 @@ class Proxy:
             writer.write_eof()
 
     def _cut_for(self, way: Way, data: bytes, said: bytearray) -> Cut | None:
-        """The cut to be made at ``data``; ``said`` is what the client of this connection has sent, while any waits."""
-        waiting = [cut for cut in self._cuts if cut.way is way and cut.times > 0]
-        for cut in waiting:
-            if cut.pattern in data and cut.following in said:
+        """The cut to be made at ``data``; ``said`` is what passed on this connection, kept while a cut waits."""
+        waiting = [cut for cut in self._cuts if cut.times > 0]
+        here = [cut for cut in waiting if cut.way is way and cut.pattern in data]
+        for cut in here:
+            if all(each in said for each in cut.following):
                 cut.times -= 1
                 return cut
-        if way is Way.TO_SERVER:
-            said += data
-            if not self._cuts or any(cut.pattern in data for cut in waiting):
-                said.clear()
+        said += data
+        if here or not waiting:
+            said.clear()
         return None
 
 

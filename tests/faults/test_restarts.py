@@ -9,7 +9,7 @@ import pytest
 from tests.faults.evidence import Evidence
 from tests.faults.load import Load
 from tests.faults.system import RELAYS, WORKERS, FaultSystem
-from tests.faults.watching import all_sent, busy_worker, explained, once_and_without_doubt, row
+from tests.faults.watching import CALL_SECONDS, all_sent, busy_worker, explained, once_and_without_doubt, row, vanished
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -20,14 +20,14 @@ WINDOW = 200
 
 @row("F9", "SIGTERM to workers, relays and web, one after the other, under load", "no loss, none in doubt")
 def test_a_rolling_restart_under_load_puts_nothing_in_doubt(system: FaultSystem, shop: Tenant, seen: Evidence) -> None:
-    system.vendor.delay(0.15)
-    with Load(shop, channel="webhook", rows=50) as load:
+    system.vendor.delay(CALL_SECONDS / 4)
+    with Load(shop, channel="webhook", rows=20) as load:
         for name in (*WORKERS, *RELAYS, "web"):
             if name in WORKERS:
                 wait_for(lambda victim=name: busy_worker(system) == victim, 20, f"calls under way in {name}")
             system.restarted(name, system.kill(name, signal.SIGTERM))
         system.workers_are_ready()
-        load.more(50)
+        load.more(50, 60)
     with seen.recovery():
         all_sent(system, load.told)
     once_and_without_doubt(system, shop, load.told)
@@ -38,10 +38,10 @@ def test_a_rolling_restart_under_load_puts_nothing_in_doubt(system: FaultSystem,
 def test_a_worker_that_gets_no_time_leaves_its_calls_in_doubt_and_no_more(
     system: FaultSystem, shop: Tenant, seen: Evidence
 ) -> None:
-    system.vendor.delay(0.4)
-    with Load(shop, channel="webhook", rows=50) as load:
+    system.vendor.delay(CALL_SECONDS / 4)
+    with Load(shop, channel="webhook", rows=20) as load:
         for number in (signal.SIGQUIT, signal.SIGTERM):
-            name = wait_for(lambda: busy_worker(system, 20), 20, "calls under way")
+            name = wait_for(lambda: busy_worker(system), 20, "calls under way")
             pid = system.kill(name, number)
             system.kill(name)  # the supervisor's grace is over
             system.restarted(name, pid)
@@ -49,7 +49,7 @@ def test_a_worker_that_gets_no_time_leaves_its_calls_in_doubt_and_no_more(
     with seen.recovery():
         all_sent(system, load.told)
     explained(system, shop, load.told)
-    doubts = sum(shop.doubts()[id_] for id_ in load.told)
+    doubts = vanished(system, load.told)
     assert 0 < doubts <= 2 * WINDOW
     seen(f"{len(load.told)} sent, {doubts} in doubt in between")
 
@@ -57,13 +57,13 @@ def test_a_worker_that_gets_no_time_leaves_its_calls_in_doubt_and_no_more(
 @pytest.mark.thorough
 @row("F10", "SIGQUIT with calls under way", "the process ends by itself; at most the calls under way in doubt")
 def test_a_worker_told_to_quit_ends_by_itself(system: FaultSystem, shop: Tenant, seen: Evidence) -> None:
-    system.vendor.delay(0.4)
+    system.vendor.delay(CALL_SECONDS / 4)
     ids = shop.send_many(100, "webhook")
-    name = wait_for(lambda: busy_worker(system, 20), 20, "calls under way")
+    name = wait_for(lambda: busy_worker(system), 20, "calls under way")
     with seen.recovery():
         pid = system.kill(name, signal.SIGQUIT)
         wait_for(lambda: system.pids()[name] != pid, 30, "the end of the process")
     all_sent(system, ids)
     explained(system, shop, ids)
-    doubts = sum(shop.doubts()[id_] for id_ in ids)
+    doubts = vanished(system, ids)
     seen(f"ended by itself; {len(ids)} sent, {doubts} in doubt in between")

@@ -16,6 +16,7 @@ from tests.faults.evidence import Evidence
 from tests.faults.load import Load
 from tests.faults.system import FaultSystem
 from tests.faults.watching import (
+    CALL_SECONDS,
     NOISE_SECONDS,
     RECOVERY_SECONDS,
     Fate,
@@ -176,8 +177,8 @@ def test_a_message_of_a_killed_worker_is_held_in_doubt_where_the_account_says_so
 def test_workers_and_a_relay_killed_under_load_double_nothing_in_silence(
     system: FaultSystem, shop: Tenant, seen: Evidence
 ) -> None:
-    system.vendor.delay(0.15)
-    with Load(shop, channel="webhook", rows=50) as load:
+    system.vendor.delay(CALL_SECONDS / 4)
+    with Load(shop, channel="webhook", rows=20) as load:
         for _ in range(2):
             name = wait_for(lambda: busy_worker(system), 20, "calls under way")
             system.restarted(name, system.kill(name))

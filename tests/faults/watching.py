@@ -23,6 +23,10 @@ LEASE_SECONDS = 60 * SCALE
 RECOVERY_SECONDS = LEASE_SECONDS + 2 * SWEEP_SECONDS
 NOISE_SECONDS = 3.0
 
+#: How long a call takes where calls must be under way: half of its deadline at this scale would be a second. It is
+#: four passages through the proxy before the vendor.
+CALL_SECONDS = 0.4
+
 LANES = ("urgent", "normal", "bulk")
 _RANG = re.compile(r"relay[12]: (\S+) \[info *\] relay_rang .*channel=(\w+) lane=(\w+)")
 Pair = tuple[str, str]
@@ -82,11 +86,22 @@ def explained(system: FaultSystem, shop: Tenant, ids: Iterable[str]) -> Counter[
 
 
 def once_and_without_doubt(system: FaultSystem, shop: Tenant, ids: Iterable[str]) -> None:
-    """Each message was accepted by the provider exactly once, and Chaski never wondered."""
+    """Each message was accepted once, and no call was lost with its worker or its result.
+
+    On a machine that is too slow for a deadline of two seconds a call may be in doubt by itself; its repeat is explained.
+    """
     wanted = list(ids)
-    doubts = shop.doubts()
-    assert {id_: doubts[id_] for id_ in wanted if doubts[id_]} == {}
-    assert system.accepted(*wanted) == dict.fromkeys(wanted, 1)
+    assert vanished(system, wanted) == 0, "calls whose result was lost"
+    explained(system, shop, wanted)
+
+
+def vanished(system: FaultSystem, ids: Iterable[str]) -> int:
+    """How many calls for ``ids`` are in doubt because nobody recorded them within their lease."""
+    sql = (
+        "SELECT count(*) FROM attempt WHERE message_id = ANY(%s::uuid[])"
+        " AND outcome = 'in_doubt' AND code = 'worker_vanished'"
+    )
+    return int(system.query(sql, list(ids))[0][0])
 
 
 def busy_worker(system: FaultSystem, calls: int = 5) -> str:
