@@ -160,8 +160,12 @@ class Publisher:
 
 
 def ring_bare(publisher: Publisher, bell: Bell) -> bool:
-    """Publish a bare bell unless one is unanswered or the queue is long. Raises one of ``BROKER_ERRORS``."""
-    if publisher.depth(bell.lane) >= limits().queue_bells or not take_slot(bell.channel, bell.lane):
+    """Publish a bare bell unless one is unanswered or the queue is long. Raises one of ``BROKER_ERRORS``.
+
+    A slot that stands over an empty queue stops nobody: its bell was lost, or lies with a worker that died or hangs.
+    """
+    waiting = publisher.depth(bell.lane)
+    if waiting >= limits().queue_bells or (not take_slot(bell.channel, bell.lane) and waiting):
         return False
     publisher.publish(bell)
     return True

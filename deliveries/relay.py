@@ -119,22 +119,22 @@ class Relay:
         """Run ``job`` in a transaction of its own, again while there is more, for about half a tick."""
         until = time.monotonic() + timings().relay_tick_seconds / 2
         with self._kept_apart(name):
-            while done := self._once(job):
+            while done := self._once(name, job):
                 log.info("relay_did", job=name, rows=done)
                 if time.monotonic() > until:
                     return
 
-    def _once(self, job: Callable[[Cursor], int]) -> int:
+    def _once(self, name: str, job: Callable[[Cursor], int]) -> int:
         with self._connection.transaction() as cursor:
             done = job(cursor)
-            crash_point("relay_before_commit")
-        crash_point("relay_after_commit")
+            crash_point("relay_before_commit", name if done else "")
+        crash_point("relay_after_commit", name if done else "")
         return done
 
     def _ring(self) -> None:
         with self._kept_apart("ring"):
             for bell in self.due():
-                crash_point("relay_before_ring")
+                crash_point("relay_before_ring", bell.channel)
                 if ring_bare(self._publisher, bell):
                     log.info("relay_rang", channel=bell.channel, lane=str(bell.lane), backlog=bell.backlog)
 

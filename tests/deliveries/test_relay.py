@@ -84,6 +84,16 @@ def test_a_bare_bell_stands_once_until_a_worker_answers_it(broker: EmbeddedValke
     assert (bells(broker)[0]["backlog"], bells(broker)[0]["oldest"]) == (7, 1.5)
 
 
+def test_a_bell_that_was_lost_is_not_waited_for(broker: EmbeddedValkey) -> None:
+    publisher = Publisher()
+    assert ring_bare(publisher, Bell("sms", Lane.NORMAL))
+    queue = redis.Redis.from_url(doorbell.redis_url(broker.url))
+    queue.flushdb()  # the slots are in another database, or on another server
+    queue.close()
+    assert ring_bare(publisher, Bell("sms", Lane.NORMAL))
+    assert not ring_bare(publisher, Bell("sms", Lane.NORMAL)), "the new one waits"
+
+
 def test_a_long_queue_gets_no_further_bare_bells(broker: EmbeddedValkey) -> None:
     publisher = Publisher()
     for n in range(64):

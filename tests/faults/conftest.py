@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.evidence import Evidence, Row, row_of
 from tests.faults.system import FaultSystem
+from tests.processes.system import Tenant
 
 _rows: list[Row] = []
 
@@ -23,6 +24,20 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
     with FaultSystem(home) as system:
         yield system
         system.books_agree()
+
+
+@pytest.fixture(scope="session")
+def shop(running: FaultSystem) -> Tenant:
+    """One service for the rows: a webhook account that repeats, one named ``hold`` that holds, and SMS with receipts.
+
+    Its webhooks bring no receipts, which would settle a doubt before the lease ends.
+    """
+    made = running.new_service(running.webhook(), running.twilio())
+    channel, provider, *options = running.webhook()
+    given = [f"--option={option}" for option in options]
+    held = ("--in-doubt", "hold", "--priority", "9")
+    running.manage.run("account", "create", channel, provider, "hold", "--service", made.name, *given, *held, "--json")
+    return made
 
 
 @pytest.fixture

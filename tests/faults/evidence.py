@@ -50,7 +50,12 @@ class Evidence:
         """Measure: from the injury or its end to the condition that the block waits for."""
         begun = time.monotonic()
         yield
-        self.recovery_seconds = max(self.recovery_seconds or 0.0, time.monotonic() - begun)
+        self.took(time.monotonic() - begun)
+
+    def took(self, seconds: float) -> float:
+        """The recovery took so long; the longest of several counts."""
+        self.recovery_seconds = max(self.recovery_seconds or 0.0, seconds)
+        return seconds
 
 
 def row_of(test: pytest.Item, evidence: Evidence) -> Row | None:

@@ -31,12 +31,16 @@ class Way(StrEnum):
 
 @dataclass(slots=True)
 class Cut:
-    """Reset the connection when ``pattern`` passes ``way``: before it is passed on, or just after. ``times`` is left."""
+    """Reset the connection when ``pattern`` passes ``way``: before it is passed on, or just after. ``times`` is left.
+
+    With ``following`` only where all of that has passed on the same connection, either way, since the last ``pattern``.
+    """
 
     way: Way
     pattern: bytes
     before: bool
     times: int = 1
+    following: tuple[bytes, ...] = ()
 
 
 class _Loop:
@@ -57,7 +61,7 @@ class Proxy:
 
     def __init__(self, port: int, target: tuple[str, int]) -> None:
         self.port = port
-        self.target = target
+        self.target = self._usual = target
         self.passed = 0
         self._delay = 0.0
         self._refusing = False
@@ -77,8 +81,15 @@ class Proxy:
     # -- what it can be told
 
     def heal(self) -> None:
-        """Pass everything on again; what was held goes on its way."""
+        """Pass everything on again, to the usual target; what was held goes on its way."""
+        if self.target != self._usual:
+            self.lead_to(self._usual)
         self._call(self._heal)
+
+    def lead_to(self, target: tuple[str, int]) -> None:
+        """Stand for another server from now on: what is open to the old one is reset."""
+        self.target = target
+        self.reset()
 
     def hold(self) -> None:
         """Take connections and bytes, and pass nothing on, like a network that swallows packets."""
@@ -97,9 +108,11 @@ class Proxy:
         """Reset what is open now; new connections are served."""
         self._call(lambda: [_reset(writer) for writer in list(self._open)])
 
-    def cut_at(self, way: Way, pattern: bytes, *, before: bool, times: int = 1) -> Cut:
+    def cut_at(
+        self, way: Way, pattern: bytes, *, before: bool, times: int = 1, following: tuple[bytes, ...] = ()
+    ) -> Cut:
         """Reset the connection on which ``pattern`` passes ``way``; for the next ``times``. Gives what counts down."""
-        cut = Cut(way, pattern, before, times)
+        cut = Cut(way, pattern, before, times, following)
         self._call(lambda: self._cuts.append(cut))
         return cut
 
@@ -139,8 +152,10 @@ class Proxy:
             return _reset(writer)
         self._open.add(server)
         try:
+            said = bytearray()
             await asyncio.gather(
-                self._pump(reader, server, writer, Way.TO_SERVER), self._pump(beyond, writer, server, Way.TO_CLIENT)
+                self._pump(reader, server, writer, Way.TO_SERVER, said),
+                self._pump(beyond, writer, server, Way.TO_CLIENT, said),
             )
         finally:
             for each in (writer, server):
@@ -148,15 +163,20 @@ class Proxy:
                 each.close()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, way: Way
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        way: Way,
+        said: bytearray,
     ) -> None:
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # uvloop says with a RuntimeError that a connection was reset meanwhile
             while data := await reader.read(_CHUNK):
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 await self._gate.wait()
                 self.passed += len(data)
-                cut = self._cut_for(way, data)
+                cut = self._cut_for(way, data, said)
                 if cut is None or not cut.before:
                     writer.write(data)
                     await writer.drain()
@@ -167,11 +187,17 @@ class Proxy:
         with suppress(OSError, RuntimeError):
             writer.write_eof()
 
-    def _cut_for(self, way: Way, data: bytes) -> Cut | None:
-        for cut in self._cuts:
-            if cut.way is way and cut.times > 0 and cut.pattern in data:
+    def _cut_for(self, way: Way, data: bytes, said: bytearray) -> Cut | None:
+        """The cut to be made at ``data``; ``said`` is what passed on this connection, kept while a cut waits."""
+        waiting = [cut for cut in self._cuts if cut.times > 0]
+        here = [cut for cut in waiting if cut.way is way and cut.pattern in data]
+        for cut in here:
+            if all(each in said for each in cut.following):
                 cut.times -= 1
                 return cut
+        said += data
+        if here or not waiting:
+            said.clear()
         return None
 
 

@@ -12,17 +12,19 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+import redis
 
 from config import processes
 from config.embedded import EmbeddedPostgres, EmbeddedValkey
 from config.ports import any_free
 from config.processes import Process
+from config.supervisor import Backoff
 from deliveries import ledger
 from tests.faults.proxy import Proxy
 from tests.processes.system import System, wait_for
@@ -44,6 +46,7 @@ class FaultSystem(System):
         self.broker_proxy = self._proxy(self.valkey.port)
         self.vendor = self._proxy(self.ports.simulator)
         self.api = self._proxy(self.ports.web)
+        self.spares = ExitStack()
         self.proxies = (self.database, self.broker_proxy, self.vendor, self.api)
 
     @staticmethod
@@ -116,6 +119,29 @@ class FaultSystem(System):
         return next((name for name, known in self.pids().items() if known == pid), "")
 
     @contextmanager
+    def more_workers(self, *numbers: int) -> Iterator[None]:
+        """Run with further workers, ready before the block begins."""
+        for number in numbers:
+            self.supervisor.start(processes.worker(number))
+        self.workers_are_ready()
+        try:
+            yield
+        finally:
+            for number in numbers:
+                self.supervisor.end(f"worker{number}")
+
+    @contextmanager
+    def paused(self, service_id: int) -> Iterator[None]:
+        """Have nothing of a service claimed, as `manage.py pause` would; everything is due and rung for all the same."""
+        with psycopg.connect(self.postgres.socket_url, autocommit=True) as connection:
+            connection.execute("INSERT INTO pause (scope, value, actor) VALUES ('service', %s, '')", [str(service_id)])
+            time.sleep(0.6)  # workers know their pauses for half a second
+            try:
+                yield
+            finally:
+                connection.execute("DELETE FROM pause WHERE scope = 'service' AND value = %s", [str(service_id)])
+
+    @contextmanager
     def frozen(self, *pids: int) -> Iterator[None]:
         """Stop processes for the length of the block."""
         for pid in pids:
@@ -138,6 +164,20 @@ class FaultSystem(System):
             for process in ended:
                 self.supervisor.start(process)
 
+    @contextmanager
+    def queues(self) -> Iterator[redis.Redis]:
+        """A client of the broker's queues, past the proxy."""
+        client = redis.Redis(unix_socket_path=str(self.valkey.socket), db=0)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def heard(self) -> list[str]:
+        """Every line that a process has written so far."""
+        with self._lock:
+            return list(self.lines)
+
     # -- how it gets well, and how one sees that it is
 
     def heal(self) -> None:
@@ -151,7 +191,23 @@ class FaultSystem(System):
         for child in list(self.supervisor.children.values()):
             if child.running:
                 child.popen.send_signal(signal.SIGCONT)
+            child._backoff = Backoff()  # a test's first crash is the first one
         wait_for(lambda: all(child.running for child in list(self.supervisor.children.values())), 60, "every process")
+        self.workers_are_ready()
+        self.spares.close()
+
+    def ready_workers(self) -> list[str]:
+        """The workers that consume: they have left a sign of life since their process began."""
+        seen = (
+            "SELECT split_part(name, '@', 1), extract(epoch FROM now() - seen_at) FROM heartbeat WHERE kind = 'worker'"
+        )
+        alive = {name: child.popen.pid for name, child in list(self.supervisor.children.items()) if child.running}
+        return [name for name, ago in self.query(seen) if name in alive and float(ago) < _age(alive[name])]
+
+    def workers_are_ready(self, count: int | None = None, seconds: float = 60) -> None:
+        """Wait until ``count`` workers consume, or all of them."""
+        wanted = count or sum(name.startswith("worker") for name in self.supervisor.children)
+        wait_for(lambda: len(self.ready_workers()) >= wanted, seconds, f"{wanted} workers that consume")
 
     def violations(self) -> list[ledger.Violation]:
         """What the ledger finds, read past the proxies by the same code as `manage.py ledger`."""
@@ -179,3 +235,12 @@ class FaultSystem(System):
         files = ("--told", str(self.told.path), "--accepted", str(self.accepts))
         found = self.manage.run("ledger", *files, "--json", codes=(0, 1)).document
         assert found["balanced"], found
+
+
+def _age(pid: int) -> float:
+    """Seconds since the process began (proc(5), field 22); none when it is gone."""
+    try:
+        began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,146 @@
+"""What the rows ask of a system that was hurt: where the messages are, how often each went out, when it was rung for."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.faults.system import FaultSystem
+from tests.processes.system import SCALE, Tenant, wait_for
+
+TICK_SECONDS = 1 * SCALE
+SWEEP_SECONDS = 5 * SCALE
+LEASE_SECONDS = 60 * SCALE
+#: What a killed worker may cost at most, and what a busy machine may add to any bound.
+RECOVERY_SECONDS = LEASE_SECONDS + 2 * SWEEP_SECONDS
+NOISE_SECONDS = 3.0
+
+#: How long a call takes where calls must be under way: half of its deadline at this scale would be a second. It is
+#: four passages through the proxy before the vendor.
+CALL_SECONDS = 0.4
+
+LANES = ("urgent", "normal", "bulk")
+_RANG = re.compile(r"relay[12]: (\S+) \[info *\] relay_rang .*channel=(\w+) lane=(\w+)")
+Pair = tuple[str, str]
+
+
+def row(number: str, fault: str, expected: str) -> pytest.MarkDecorator:
+    """The marker of a row, for a test or one parameter of it."""
+    return pytest.mark.row(number, fault, expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Where one message is. ``seconds`` from its first claim to its hand-over, by the database's clock."""
+
+    status: str
+    accepts: int
+    doubts: int
+    attempts: int
+    seconds: float | None
+
+
+def fate(system: FaultSystem, message_id: str) -> Fate:
+    """What became of ``message_id``."""
+    sql = (
+        "SELECT status, in_doubt_count, attempt_count, extract(epoch FROM sent_at -"
+        " coalesce((SELECT min(opened_at) FROM attempt WHERE message_id = m.id), created_at))::float8"
+        " FROM message m WHERE id = %s"
+    )
+    ((status, doubts, attempts, seconds),) = system.query(sql, message_id)
+    return Fate(status, system.accepted(message_id)[message_id], doubts, attempts, seconds)
+
+
+def statuses(system: FaultSystem, ids: Iterable[str]) -> Counter[str]:
+    """How many of ``ids`` are where. An id that is nowhere counts as ``lost``."""
+    wanted = list(ids)
+    found = dict(system.query("SELECT id::text, status FROM message WHERE id = ANY(%s::uuid[])", wanted))
+    return Counter(found.get(id_, "lost") for id_ in wanted)
+
+
+def all_sent(system: FaultSystem, ids: Iterable[str], seconds: float = 30) -> None:
+    """Wait until each of ``ids`` was handed over."""
+    wanted = list(ids)
+    try:
+        wait_for(lambda: set(statuses(system, wanted)) <= {"sent", "delivered"}, seconds, "the last hand-over")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {statuses(system, wanted)}\n{system.log()}") from error
+
+
+def explained(system: FaultSystem, shop: Tenant, ids: Iterable[str]) -> Counter[str]:
+    """Each message reached the provider, and again only after a doubt that was counted; the accepts."""
+    wanted = set(ids)
+    accepts, doubts = system.accepted(*wanted), shop.doubts()
+    assert set(accepts) == wanted, f"{len(wanted - set(accepts))} messages never reached the provider"
+    unexplained = {id_: n for id_, n in accepts.items() if n > 1 + doubts[id_]}
+    assert not unexplained
+    return accepts
+
+
+def once_and_without_doubt(system: FaultSystem, shop: Tenant, ids: Iterable[str]) -> None:
+    """Each message was accepted once, and no call was lost with its worker or its result.
+
+    On a machine that is too slow for a deadline of two seconds a call may be in doubt by itself; its repeat is explained.
+    """
+    wanted = list(ids)
+    assert vanished(system, wanted) == 0, "calls whose result was lost"
+    explained(system, shop, wanted)
+
+
+def vanished(system: FaultSystem, ids: Iterable[str]) -> int:
+    """How many calls for ``ids`` are in doubt because nobody recorded them within their lease."""
+    sql = (
+        "SELECT count(*) FROM attempt WHERE message_id = ANY(%s::uuid[])"
+        " AND outcome = 'in_doubt' AND code = 'worker_vanished'"
+    )
+    return int(system.query(sql, list(ids))[0][0])
+
+
+def busy_worker(system: FaultSystem, calls: int = 5) -> str:
+    """A worker with more than so many calls begun and not recorded, if there is one."""
+    sql = (
+        "SELECT split_part(worker, '@', 1) FROM attempt WHERE begun_at IS NOT NULL AND finished_at IS NULL"
+        " GROUP BY 1 HAVING count(*) > %s ORDER BY count(*) DESC"
+    )
+    found = system.query(sql, calls)
+    return str(found[0][0]) if found else ""
+
+
+# -- the broker
+
+
+def bells(system: FaultSystem) -> list[dict[str, Any]]:
+    """The arguments of every bell that waits in a queue."""
+    with system.queues() as client:
+        raw = [entry for lane in LANES for entry in client.lrange(lane, 0, -1)]
+    return [json.loads(base64.b64decode(json.loads(entry)["body"]))[1] for entry in raw]
+
+
+def rings(system: FaultSystem, since: datetime) -> dict[Pair, float]:
+    """For which channels and lanes a relay has rung, and how many seconds after ``since``."""
+    found: dict[Pair, float] = {}
+    for line in system.heard():
+        if match := _RANG.match(line):
+            after = (datetime.fromisoformat(match[1]) - since).total_seconds()
+            if after > 0:
+                found.setdefault((match[2], match[3]), after)
+    return found
+
+
+def rung_again(system: FaultSystem, pairs: set[Pair], since: datetime) -> float:
+    """Wait until a relay has rung for all ``pairs``; the seconds from ``since`` to the last of these rings."""
+    wait_for(lambda: pairs <= set(rings(system, since)), 20, f"a ring for each of {sorted(pairs)}")
+    return max(after for pair, after in rings(system, since).items() if pair in pairs)
+
+
+def now() -> datetime:
+    """The wall clock of the processes' log lines."""
+    return datetime.now(UTC)
