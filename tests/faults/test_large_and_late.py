@@ -1,6 +1,6 @@
 """F39, F43: a backlog of a million, and a callback endpoint that is down for thirty hours.
 
-Both leave a system in which nobody else would want to work, so they have one of their own.
+Each leaves a system in which nobody else would want to work, so each has one of its own.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SMALL = 40_000
 DRAIN_SECONDS = 10.0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
-    """A system of this module's own."""
+    """A system of the test's own."""
     home: Path = tmp_path_factory.mktemp("apart")
     with FaultSystem(home) as system:
         yield system
@@ -86,7 +86,6 @@ def test_an_endpoint_that_is_down_for_thirty_hours_gets_its_callbacks_in_the_end
         dead, tries = callbacks(shop), callback_attempts(shop)
         assert set(dead) <= {"expired", "failed"}
         assert shop.statuses() == other.statuses() == {"delivered": 30}
-        move_clock(apart, timedelta())
         endpoints.answers["/down/"] = accepts
         with seen.recovery():
             for status in dead:
@@ -154,7 +153,7 @@ def filled(system: FaultSystem, shop: Tenant, count: int) -> Iterator[None]:
         system.manage.run("pause", "--service", shop.name)
 
 
-def waiting(system: FaultSystem, shop: Tenant) -> int:
+def gone(system: FaultSystem, shop: Tenant) -> int:
     """What the queue holds for ``shop``, by counting what left it: counting a million rows would be a load itself."""
     sql = "SELECT count(*) FROM message WHERE service_id = %s AND channel = 'sms' AND status = 'sent'"
     return int(system.query(sql, shop.id)[0][0])
@@ -162,11 +161,11 @@ def waiting(system: FaultSystem, shop: Tenant) -> int:
 
 def drain_rate(system: FaultSystem, shop: Tenant) -> float:
     """Messages a second that are sent, over some seconds in the middle of the drain."""
-    start = waiting(system, shop)
-    wait_for(lambda: waiting(system, shop) > start + 1_000, 60, "the drain at full speed")
-    begun, before = time.monotonic(), waiting(system, shop)
+    start = gone(system, shop)
+    wait_for(lambda: gone(system, shop) > start + 1_000, 120, "the drain at full speed")
+    begun, before = time.monotonic(), gone(system, shop)
     time.sleep(DRAIN_SECONDS)  # a rate needs a time
-    return (waiting(system, shop) - before) / (time.monotonic() - begun)
+    return (gone(system, shop) - before) / (time.monotonic() - begun)
 
 
 def urgent_seconds(shop: Tenant, count: int = 40) -> list[float]:
