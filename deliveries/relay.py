@@ -104,7 +104,7 @@ class Relay:
         if now - self._swept_at >= timings().sweep_seconds:
             self._swept_at = now
             with self._kept_apart("watch"):
-                self._once(leases.watch)
+                self._once("watch", leases.watch)
             self._job("end_leases", sweep.end_leases)
             self._job("expire", sweep.expire)
             self._job("unblock", sweep.unblock)
