@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -19,12 +18,12 @@ from tests.faults.system import FaultSystem
 from tests.faults.watching import (
     TICK_SECONDS,
     all_sent,
-    bells,
     explained,
     now,
     once_and_without_doubt,
     row,
     rung_again,
+    waiting,
 )
 from tests.processes.system import Tenant, wait_for
 
@@ -171,11 +170,6 @@ def test_a_bell_that_lies_with_a_worker_that_hangs_is_not_waited_for(
     all_sent(system, ids)
     once_and_without_doubt(system, shop, ids)
     seen(f"rung for again, {found.total()} bells waited for {len(PAIRS)} queues")
-
-
-def waiting(system: FaultSystem) -> Counter[tuple[str, str]]:
-    """How many bells wait for each channel and lane."""
-    return Counter((bell["channel"], bell["lane"]) for bell in bells(system))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +13,7 @@ from config import processes
 from deliveries.conf import limits
 from tests.faults.evidence import Evidence
 from tests.faults.system import RELAYS, FaultSystem
-from tests.faults.watching import all_sent, bells, fate, now, once_and_without_doubt, row, rung_again, statuses
+from tests.faults.watching import all_sent, fate, now, once_and_without_doubt, row, rung_again, statuses, waiting
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -75,13 +74,13 @@ def test_two_relays_after_none_ring_no_storm(system: FaultSystem, shop: Tenant, 
         begun = now()
         rung_again(system, {("webhook", "bulk")}, begun)
         time.sleep(2)  # twenty ticks of two relays
-        waiting = Counter((bell["channel"], bell["lane"]) for bell in bells(system))
-    assert waiting["webhook", "normal"] <= limits().queue_bells + 2 * len(RELAYS), waiting
-    assert waiting["webhook", "bulk"] <= 2 * len(RELAYS), waiting
+        found = waiting(system)
+    assert found["webhook", "normal"] <= limits().queue_bells + 2 * len(RELAYS), found
+    assert found["webhook", "bulk"] <= 2 * len(RELAYS), found
     with seen.recovery():
         all_sent(system, ids)
     once_and_without_doubt(system, shop, ids)
-    words = ", ".join(f"{count} in {lane}" for (_, lane), count in sorted(waiting.items()))
+    words = ", ".join(f"{count} in {lane}" for (_, lane), count in sorted(found.items()))
     seen(f"{len(ids)} due, bells: {words}; then all sent once")
 
 
