@@ -31,6 +31,7 @@ class Timings:
     replay_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
+    #: The engine's statement_timeout and a margin; as the server's limit, the same at every scale.
     answer_seconds: float = 7.0
 
     def deadline(self, provider: type[Provider]) -> float:
@@ -74,8 +75,6 @@ def timings() -> Timings:
         bell_slot_seconds=15.0 * scale,
         replay_seconds=15.0 * scale,
         record_retry_seconds=5.0 * scale,
-        # The engine's statement_timeout and a margin. A machine is not faster because a test is, hence half at the least.
-        answer_seconds=7.0 * max(scale, 0.5),
     )
 
 

@@ -5,6 +5,7 @@ Celery closes Django's connection after every task, which would cost a reconnect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
@@ -52,7 +53,7 @@ class EngineConnection:
             parameters = connections["default"].get_connection_params()
             for name in ("cursor_factory", "context", "prepare_threshold", "server_side_binding"):
                 parameters.pop(name, None)
-            parameters["answer_seconds"] = timings().answer_seconds
+            parameters["answer_seconds"] = min(timings().answer_seconds, parameters.get("answer_seconds") or math.inf)
             self._connection = BoundedConnection.connect(**parameters, autocommit=True)
             self._connection.execute(SESSION)
         return self._connection

@@ -223,4 +223,5 @@ def test_the_tables_of_this_file_know_every_table_that_a_service_owns(owned: The
         "suppression",
         "template",
         "untold",
+        "watch",
     }

@@ -50,10 +50,10 @@ class BlackHole:
         """Whether answers are being swallowed."""
         return self._swallowing.is_set()
 
-    def database_url(self) -> str:
-        """The database of this test behind the hole."""
+    def database_url(self, answer_seconds: float) -> str:
+        """The database of this test behind the hole, for a process that waits so long for an answer."""
         settings: Mapping[str, Any] = connection.settings_dict
-        return f"postgres://{settings['USER']}:{settings['PASSWORD']}@127.0.0.1:{self.port}/{settings['NAME']}"
+        return f"postgres://{settings['USER']}:{settings['PASSWORD']}@127.0.0.1:{self.port}/{settings['NAME']}?answer_seconds={answer_seconds}"
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -142,9 +143,10 @@ def test_a_receipt_is_not_lost_on_a_read_only_database(api: Api, monkeypatch: py
 
 @pytest.mark.django_db(transaction=True)
 def test_the_recorder_waits_for_a_read_only_database_and_bisects_nothing_away(
-    shop: Caller, monkeypatch: pytest.MonkeyPatch
+    shop: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any
 ) -> None:
     """Read-only errors are no OperationalError of psycopg: they looked like rows that no database takes."""
+    settings.CHASKI_SPILL = str(tmp_path)
     recorder, waits = Recorder(lambda: 0), []
     real = Recorder._settle
 

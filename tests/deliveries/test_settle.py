@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -161,7 +163,8 @@ class Database:
 
 
 @pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any) -> Database:
+    settings.CHASKI_SPILL = str(tmp_path)
     standing_in = Database()
     monkeypatch.setattr(Recorder, "_settle", lambda _self, settlements: standing_in.settle(settlements))
     monkeypatch.setattr(recording, "log", _Silent())
