@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from tests.faults.evidence import Evidence
 from tests.faults.proxy import Proxy
 from tests.faults.system import WORKERS, FaultSystem
 from tests.faults.tenants import tenant
-from tests.faults.test_workers import LEASE_SECONDS, NOISE_SECONDS, RECOVERY_SECONDS, explained, sent
+from tests.faults.watching import LEASE_SECONDS, NOISE_SECONDS, RECOVERY_SECONDS, explained
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -94,6 +94,11 @@ def test_the_clocks_of_workers_decide_nothing(system: FaultSystem, shop: Tenant,
     assert seen.recovery_seconds is not None
     assert LEASE_SECONDS - 1 < seen.recovery_seconds < RECOVERY_SECONDS + NOISE_SECONDS
     seen("schedule, Retry-After, backoff and lease as ever; both worked; every time kept is the database's")
+
+
+def sent(statuses: Mapping[str, int]) -> bool:
+    """Did everything go out?"""
+    return set(statuses) <= {"sent", "delivered"}
 
 
 WORKERS_OF = "SELECT DISTINCT worker FROM attempt WHERE message_id = ANY(%s::uuid[])"
