@@ -166,8 +166,9 @@ class FaultSystem(System):
 
     @contextmanager
     def queues(self) -> Iterator[redis.Redis]:
-        """A client of the broker's queues, past the proxy."""
-        client = redis.Redis(unix_socket_path=str(self.valkey.socket), db=0)
+        """A client of the broker's queues, past the proxy, wherever that leads."""
+        host, port = self.broker_proxy.target
+        client = redis.Redis(host=host, port=port, db=0)
         try:
             yield client
         finally:

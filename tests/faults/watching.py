@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,9 +142,10 @@ def waiting(system: FaultSystem) -> Counter[Pair]:
 
 
 def rung_again(system: FaultSystem, pairs: set[Pair], since: datetime) -> float:
-    """Wait until each of ``pairs`` was rung for by a relay, or its bell waits in a queue; the seconds from ``since``."""
+    """Wait until each of ``pairs`` was rung for after ``since``, or its bell waits in a queue; how long that took."""
+    begun = time.monotonic()
     wait_for(lambda: {*rings(system, since), *waiting(system)} >= pairs, 20, f"a bell for each of {sorted(pairs)}")
-    return (now() - since).total_seconds()
+    return time.monotonic() - begun
 
 
 def now() -> datetime:

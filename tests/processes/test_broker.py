@@ -1,14 +1,8 @@
-"""The broker down, hung or talking twice: acceptance does not notice, and a bell too many sends nothing twice."""
+"""What is told twice, by the broker or by a client, is done once."""
 
 from __future__ import annotations
 
-import os
-import signal
-import statistics
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from kombu import Connection
@@ -22,52 +16,6 @@ pytestmark = pytest.mark.processes
 def shop(system: System) -> Tenant:
     """A service with an SMS account at the simulator."""
     return system.new_service(system.twilio())
-
-
-@contextmanager
-def down(system: System) -> Iterator[None]:
-    """Without any broker."""
-    system.valkey.kill()
-    try:
-        yield
-    finally:
-        system.valkey.start()
-
-
-@contextmanager
-def hung(system: System) -> Iterator[None]:
-    """With a broker that takes connections and never answers."""
-    os.kill(system.valkey.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(system.valkey.process.pid, signal.SIGCONT)
-
-
-def seconds_of(shop: Tenant, count: int) -> tuple[list[float], list[str]]:
-    """How long each of ``count`` sends took, and their ids."""
-    took, ids = [], []
-    for _ in range(count):
-        begun = time.perf_counter()
-        ids.append(str(shop.send("sms", "+56912345678").id))
-        took.append(time.perf_counter() - begun)
-    return took, ids
-
-
-@pytest.mark.parametrize("state", [down, hung])
-def test_acceptance_does_not_wait_for_the_broker_and_messages_flow_when_it_returns(
-    system: System, shop: Tenant, state: object
-) -> None:
-    usual, ids = seconds_of(shop, 60)
-    workers = [system.supervisor.children[name].popen.pid for name in ("worker1", "worker2", "relay", "web")]
-    with state(system):  # type: ignore[operator]
-        without, more = seconds_of(shop, 60)
-    assert statistics.median(without) < statistics.median(usual) + 0.05
-    assert statistics.quantiles(without, n=10)[-1] < statistics.quantiles(usual, n=10)[-1] + 0.05
-    assert set(shop.settled()) <= {"sent", "delivered"}
-    assert system.accepted(*ids, *more) == dict.fromkeys(ids + more, 1)
-    same = [system.supervisor.children[name].popen.pid for name in ("worker1", "worker2", "relay", "web")]
-    assert same == workers, f"nobody had to be restarted\n{system.log(200)}"
 
 
 def test_many_rings_for_one_message_deliver_it_once(system: System, shop: Tenant) -> None:
