@@ -5,10 +5,12 @@ Each leaves a system in which nobody else would want to work, so each has one of
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from chaski.identifiers import uuid7
 from tests.channels.wire import answer
 from tests.faults.evidence import Evidence
 from tests.faults.hostile import accepts, says, vendors
-from tests.faults.system import FaultSystem
+from tests.faults.system import RELAYS, WORKERS, FaultSystem
 from tests.faults.tenants import tenant
 from tests.processes.system import Tenant, wait_for
 
@@ -138,7 +140,8 @@ def fill(system: FaultSystem, shop: Tenant, count: int) -> None:
             given,
         )
     with psycopg.connect(system.postgres.socket_url, autocommit=True) as connection:
-        connection.execute("ANALYZE pending, message, event, acceptance")
+        connection.execute("VACUUM ANALYZE pending, message, event, acceptance")  # as autovacuum will have done by then
+        connection.execute("CHECKPOINT")
 
 
 @contextmanager
@@ -159,13 +162,41 @@ def gone(system: FaultSystem, shop: Tenant) -> int:
     return int(system.query(sql, shop.id)[0][0])
 
 
-def drain_rate(system: FaultSystem, shop: Tenant) -> float:
-    """Messages a second that are sent, over some seconds in the middle of the drain."""
+@dataclass(frozen=True)
+class Rate:
+    """How fast a backlog was drained: by the clock, and for each second of processor time of Chaski and its database.
+
+    The second does not depend on what else the machine does, so it is the one to compare.
+    """
+
+    by_clock: float
+    by_processor: float
+
+
+def drain_rate(system: FaultSystem, shop: Tenant) -> Rate:
+    """Over some seconds in the middle of the drain."""
     start = gone(system, shop)
     wait_for(lambda: gone(system, shop) > start + 1_000, 120, "the drain at full speed")
-    begun, before = time.monotonic(), gone(system, shop)
+    begun, before, used = time.monotonic(), gone(system, shop), processor_seconds(system)
     time.sleep(DRAIN_SECONDS)  # a rate needs a time
-    return (gone(system, shop) - before) / (time.monotonic() - begun)
+    sent, took, worked = gone(system, shop) - before, time.monotonic() - begun, processor_seconds(system) - used
+    return Rate(sent / took, sent / worked)
+
+
+def processor_seconds(system: FaultSystem) -> float:
+    """What the workers, the relays and the database with all its children have used so far."""
+    postmaster = system.postgres.process.pid
+    ours = {system.pids()[name] for name in (*WORKERS, *RELAYS)}
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            used, of_the_dead, parent = sum(map(int, fields[11:13])), sum(map(int, fields[13:15])), int(fields[1])
+            if int(folder.name) in ours or parent == postmaster:
+                ticks += used
+            elif int(folder.name) == postmaster:
+                ticks += used + of_the_dead
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def urgent_seconds(shop: Tenant, count: int = 40) -> list[float]:
@@ -196,9 +227,10 @@ def test_a_backlog_of_a_million_slows_nothing(apart: FaultSystem, seen: Evidence
     broker.close()
     assert held < memory + 8_000_000
     assert statistics.median(behind) < 2 * statistics.median(quick) + 0.1
-    assert large >= 0.9 * small
+    assert large.by_processor >= 0.9 * small.by_processor
     mb = f"{memory / 1e6:.1f} to {held / 1e6:.1f} MB"
     seen(
         f"Valkey {mb}; urgent {statistics.median(quick) * 1000:.0f} and {statistics.median(behind) * 1000:.0f} ms (median);"
-        f" drained {small:,.0f} a second with {SMALL:,} waiting, {large:,.0f} with {MILLION:,}"
+        f" for each second of processor {small.by_processor:,.0f} with {SMALL:,} waiting, {large.by_processor:,.0f} with"
+        f" {MILLION:,} ({small.by_clock:,.0f} and {large.by_clock:,.0f} a second)"
     )
