@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Watch',
             fields=[
-                ('id', models.SmallIntegerField(primary_key=True, serialize=False)),
+                ('id', models.BigIntegerField(primary_key=True, serialize=False)),
                 ('seen_at', models.DateTimeField()),
                 ('server_started_at', models.DateTimeField()),
                 ('prolonged_at', models.DateTimeField(help_text='When leases were last prolonged after an outage.', null=True)),

@@ -94,7 +94,7 @@ class Heartbeat(models.Model):
 class Watch(models.Model):
     """One row: when a relay last saw the database take a write, and which start of the server that was."""
 
-    id = models.SmallIntegerField(primary_key=True)
+    id = models.BigIntegerField(primary_key=True)
     seen_at = models.DateTimeField()
     server_started_at = models.DateTimeField()
     prolonged_at = models.DateTimeField(null=True, help_text="When leases were last prolonged after an outage.")

@@ -25,8 +25,8 @@ from tests.admin import rows
 from tests.admin.conftest import Enter
 from tests.admin.test_message_list import OF_THE_PERSON
 
-#: The message, what ``trace`` asks (8), its service and account, its callbacks and what is untold.
-OF_THE_PAGE = 13
+#: The message, what ``trace`` asks (9), its service and account, its callbacks and what is untold.
+OF_THE_PAGE = 14
 
 
 def address(message: Message, view: str = "change") -> str:

@@ -11,9 +11,9 @@ import pytest
 from django.conf import settings
 from django.db import OperationalError, connection, connections
 
-from deliveries import ledger
 from deliveries.conf import timings
 from deliveries.delivery.database import EngineConnection
+from deliveries.ledger import balance
 from deliveries.models import Message
 from deliveries.postgresql.base import PROBE_SECONDS, SchemaEditor
 from deliveries.postgresql.bounded import BoundedConnection, NoAnswer
@@ -160,7 +160,7 @@ def test_what_may_take_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     with SchemaEditor(connection) as editor:
         editor.execute("SELECT 1")
         assert held.answer_seconds is None
-    with ledger._snapshot():
+    with balance._snapshot():
         assert held.answer_seconds is None
     assert held.answer_seconds == WEB_SECONDS
 

@@ -135,7 +135,11 @@ def worker(folder: Path, rows: Sequence[Settlement], *, database: str, crash_at:
     """Run it until it dies; its exit code."""
     given = folder.with_name("given")
     given.write_bytes(b"".join(to_line(row) for row in rows))
-    environment = {**os.environ, "DATABASE_URL": database, "CHASKI_SPILL": str(folder), "CHASKI_CRASH_AT": crash_at}
+    crashes = folder.with_name("crashes")
+    crashes.mkdir(exist_ok=True)
+    (crashes / f"{crash_at}.once").write_text(json.dumps({"word": "", "signal": int(signal.SIGKILL)}))
+    environment = {**os.environ, "DATABASE_URL": database, "CHASKI_SPILL": str(folder)}
+    environment["CHASKI_CRASH_FOLDER"] = str(crashes)
     command = [sys.executable, "-c", WORKER, str(given)]
     environment |= {"DJANGO_SETTINGS_MODULE": "config.settings", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, cwd=ROOT, timeout=60, check=False).returncode
