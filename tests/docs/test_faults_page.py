@@ -12,7 +12,7 @@ import pytest
 from tests.faults.evidence import BEGIN, END, PAGE
 
 TESTS = Path(__file__).resolve().parents[1]
-ROWS = [f"F{number}" for number in range(1, 47)] + ["D1"]
+ROWS = [f"F{number}" for number in range(1, 47)]
 
 
 def _proved() -> Iterator[tuple[str, str]]:
