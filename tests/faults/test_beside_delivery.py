@@ -30,9 +30,9 @@ def shop(running: FaultSystem) -> Tenant:
 
 
 def ring_wrongly(system: FaultSystem, count: int) -> list[str]:
-    """Bells for a lane that does not exist: tasks whose failure the result backend should keep. Their ids."""
+    """Bells for ids that are none: tasks whose failure the result backend should keep. Their ids."""
     ids = [uuid4().hex for _ in range(count)]
-    bell = {"channel": "sms", "lane": "yesterday", "ids": []}
+    bell = {"channel": "sms", "lane": "normal", "ids": ["no id"]}
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     with Connection(system.environment["CHASKI_BROKER_URL"]) as broker:
         queue = broker.SimpleQueue("normal")
