@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from django.db import Error, close_old_connections
+from django.db import Error, close_old_connections, connection
 from django_celery_results import backends
 
 log = structlog.get_logger(__name__)
@@ -21,10 +21,10 @@ class DatabaseBackend(backends.DatabaseBackend):  # type: ignore[misc]
 
     def _store_result(self, task_id: str, result: Any, status: str, *args: Any, **kwargs: Any) -> Any:
         """Store ``result``, or log that it is not kept. Never raises an error of the database."""
-        close_old_connections()  # Celery keeps a thread's connection for a thousand tasks, broken or not
         try:
+            close_old_connections()  # Celery keeps a thread's connection for a thousand tasks, broken or not
             return super()._store_result(task_id, result, status, *args, **kwargs)
         except Error as error:
-            close_old_connections()
+            connection.close()
             log.warning("task_result_not_kept", task_id=task_id, status=status, error=type(error).__name__)
             return result
