@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 import urllib3
 from kombu import Connection
@@ -73,12 +72,10 @@ def test_a_task_that_fails_keeps_its_traceback_and_loses_nothing(system: System)
     assert shop.client.wait(message.id, until="sent", timeout=15).status in ("sent", "delivered")
 
 
-def test_doctor_finds_everything_running_but_beat(system: System) -> None:
-    with psycopg.connect(system.postgres.socket_url) as connection:
-        connection.execute("DELETE FROM parked")  # what other tests left for doctor to find
-
-    def examined() -> dict[str, str]:
+def test_doctor_finds_every_process_running_but_beat(system: System) -> None:
+    def missed() -> set[str]:
         document = system.manage.run("doctor", "--json", codes=(0, 1, 3)).document
-        return {finding["check"]: finding["level"] for finding in document["findings"] if finding["level"] != "ok"}
+        found = {finding["check"] for finding in document["findings"] if finding["level"] != "ok"}
+        return found & {"database", "broker", "worker", "workers", "relay", "relays", "beat", "queue", "clock"}
 
-    wait_for(lambda: examined() == {"beat": "degraded"}, 20, "a healthy system, without beat")
+    wait_for(lambda: missed() == {"beat"}, 20, "a running system, without beat")
