@@ -142,6 +142,8 @@ def fill(system: FaultSystem, shop: Tenant, count: int) -> None:
     with psycopg.connect(system.postgres.socket_url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE pending, message, event, acceptance")  # as autovacuum will have done by then
         connection.execute("CHECKPOINT")
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+    wait_for(lambda: system.query(busy)[0][0] == 0, 120, "the end of what the filling itself costs")
 
 
 @contextmanager
