@@ -45,6 +45,14 @@ class TestWebhook(HttpContract):
     provider_message_id = ""
     reads_the_answer = False
 
+    @pytest.mark.parametrize("to", ["+569\r\nX: y", "\u202e <>", "ftp://shop.example/"])
+    async def test_what_is_no_url_concerns_the_recipient_and_not_the_account(
+        self, to: str, server: Server, http: HttpClient
+    ) -> None:
+        with pytest.raises(RecipientRefused, match="url_refused"):
+            await self.at(server.url, http).send(self.outbound(to=to))
+        assert not server.requests
+
     def test_an_empty_message_is_refused_at_the_door(self) -> None:
         assert "text" in Webhook.refuse(self.outbound(text=""))
         assert Webhook.refuse(self.outbound(text="", metadata={"order": 7})) == {}

@@ -101,6 +101,7 @@ def test_delivery_goes_on_without_the_result_backend(
     seen("20 failing tasks beside 200 messages: all sent; failures are kept again afterwards")
 
 
+@pytest.mark.thorough
 @pytest.mark.row("F45", "Flower killed", "delivery goes on; it comes back by itself")
 def test_delivery_goes_on_without_flower(system: FaultSystem, shop: Tenant, seen: Evidence) -> None:
     port = any_free()

@@ -13,9 +13,9 @@ import urllib3
 from config.management import ManagementError
 from tests.faults.evidence import Evidence
 from tests.faults.hostile import Vendors, vendors
+from tests.faults.meetings import SECRET
 from tests.faults.system import FaultSystem
 from tests.faults.tenants import tenant
-from tests.faults.test_providers import SECRET
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]

@@ -6,25 +6,35 @@ attempt, the place is free again by the deadline, memory stays flat, and once th
 
 from __future__ import annotations
 
-import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from chaski.errors import Conflict
-from chaski.identifiers import uuid7
 from config.ports import any_free
 from tests.channels.certificates import Authority
 from tests.channels.wire import Server, answer
 from tests.faults.evidence import Evidence
 from tests.faults.hostile import Answer, Vendors, accepts, drips, floods, hangs, says, served, stops_after, vendors
+from tests.faults.meetings import (
+    BASE_SECONDS,
+    SECRET,
+    Meeting,
+    all_sent_at_the_second_attempt,
+    as_expected,
+    firsts,
+    longest_call,
+    meet,
+    numbers,
+    outcomes,
+    post,
+    slowest,
+)
 from tests.faults.proxy import Proxy
 from tests.faults.system import WORKERS, FaultSystem
 from tests.faults.tenants import tenant
@@ -33,11 +43,8 @@ from tests.processes.system import SCALE, Tenant, wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
 
 DEADLINE_SECONDS = 20 * SCALE
-BASE_SECONDS = 2.0 * SCALE  # the first wait after a failure
 #: What a busy machine may add to anything.
 NOISE_SECONDS = 4.0
-SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
-_numbers = count(1_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -63,66 +70,6 @@ def shop(running: FaultSystem, hostile: Vendors) -> Tenant:
         ),
         ("telegram", "telegram", f"base_url={hostile.url}", "token=123456:abcdefghijklmnopqrstuvwxyzABCDEFGHI"),
     )
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """What a vendor does at the first attempt of a message, and how that is to be kept."""
-
-    name: str
-    channel: str
-    act: Answer
-    error_class: str
-    code: str
-    waits: tuple[float, float] = (0.8 * BASE_SECONDS, 1.2 * BASE_SECONDS)
-
-
-def meet(shop: Tenant, hostile: Vendors, meetings: Sequence[Meeting]) -> dict[str, str]:
-    """Send one message into each meeting; their ids by name. The second attempt of each is accepted."""
-    ids = {}
-    for meeting in meetings:
-        number = next(_numbers)
-        to, word = {
-            "webhook": (f"{hostile.url}/to-{number}/", f"/to-{number}/"),
-            "sms": (f"+5691{number}", f"5691{number}"),
-            "telegram": (f"-77{number}", f"-77{number}"),
-        }[meeting.channel]
-        hostile.answers[word] = [meeting.act, accepts]
-        ids[meeting.name] = str(shop.send(meeting.channel, to).id)
-    return ids
-
-
-def post(shop: Tenant, channel: str, recipients: Sequence[str]) -> list[str]:
-    """Send one message to each of ``recipients`` in one request; their ids."""
-    ids = [str(uuid7()) for _ in recipients]
-    rows = [{"channel": channel, "to": to, "text": "x", "id": id_} for to, id_ in zip(recipients, ids, strict=True)]
-    assert not shop.client.send_many(rows).rejected
-    shop.system.told.note(shop.name, ids)
-    return ids
-
-
-def firsts(shop: Tenant, ids: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Wait for the end of each message's first attempt; its outcome and code by name."""
-    found = wait_for(lambda: _closed(shop, ids), 30, "the first attempts")
-    return {name: (found[id_][0][1], found[id_][0][2]) for name, id_ in ids.items()}
-
-
-def _closed(shop: Tenant, ids: dict[str, str]) -> dict[str, list[tuple[object, ...]]]:
-    found = {id_: shop.attempts(id_) for id_ in ids.values()}
-    return found if all(rows and rows[0][4] for rows in found.values()) else {}
-
-
-def as_expected(meetings: Sequence[Meeting]) -> dict[str, tuple[str, str]]:
-    """What ``firsts`` should find."""
-    return {meeting.name: (meeting.error_class, meeting.code) for meeting in meetings}
-
-
-def all_sent_at_the_second_attempt(shop: Tenant, ids: dict[str, str], *, doubts: int) -> None:
-    """The vendor is well again: everything went out, and what may have been doubled is counted."""
-    shop.settled()
-    found = {name: shop.client.get(id_) for name, id_ in ids.items()}
-    seen = {name: (str(got.status), got.attempt_count, got.in_doubt_count) for name, got in found.items()}
-    assert seen == dict.fromkeys(ids, ("sent", 2, doubts))
 
 
 def canceled(shop: Tenant, message_id: str) -> bool:
@@ -171,7 +118,7 @@ def test_hanging_calls_end_at_their_deadline_and_stop_nobody_else(
     ids = post(shop, "webhook", [f"{hostile.url}/{kind}/{n}" for n, kind in enumerate(kinds)])
     wait_for(lambda: shop.under_way() >= 300, 20, "full windows")
     same = post(other, "webhook", [f"{hostile.url}/well/{n}" for n in range(20)])
-    elsewhere = post(shop, "sms", [f"+5691{next(_numbers)}" for _ in range(20)])
+    elsewhere = post(shop, "sms", [f"+5691{next(numbers)}" for _ in range(20)])
     assert set(other.settled()) == {"sent"}
     wait_for(lambda: slowest(shop, elsewhere) > 0, 20, "the other channel")
     held_up, unmoved = slowest(other, same), slowest(shop, elsewhere)
@@ -189,28 +136,6 @@ def test_hanging_calls_end_at_their_deadline_and_stop_nobody_else(
         f"longest call {longest_call(shop, ids):.1f} s of {DEADLINE_SECONDS:.0f} s; "
         f"another account of the channel waited {held_up:.1f} s, another channel {unmoved:.1f} s; all sent afterwards"
     )
-
-
-def outcomes(shop: Tenant, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Of the first attempts that have ended."""
-    sql = "SELECT message_id::text, outcome, code FROM attempt WHERE message_id = ANY(%s::uuid[]) AND number = 1"
-    return {row[0]: (row[1], row[2]) for row in shop.system.query(f"{sql} AND finished_at IS NOT NULL", list(ids))}
-
-
-def longest_call(shop: Tenant, ids: Sequence[str]) -> float:
-    """Seconds from an attempt's claim to its end."""
-    sql = "SELECT extract(epoch FROM max(finished_at - opened_at))::float8 FROM attempt WHERE message_id = ANY(%s::uuid[])"
-    return float(shop.system.query(sql, list(ids))[0][0])
-
-
-def slowest(shop: Tenant, ids: Sequence[str]) -> float:
-    """Seconds from acceptance to sending of the last of ``ids``; 0 while one is not sent."""
-    sql = (
-        "SELECT extract(epoch FROM max(sent_at - created_at))::float8, count(sent_at) FROM message"
-        " WHERE id = ANY(%s::uuid[])"
-    )
-    seconds, count_sent = shop.system.query(sql, list(ids))[0]
-    return float(seconds) if count_sent == len(ids) else 0.0
 
 
 def throttles() -> list[Meeting]:
