@@ -29,6 +29,7 @@ CHASKI_PRIVATE_NETWORKS: list[str] = _value("CHASKI_PRIVATE_NETWORKS") or (
 CHASKI_SPILL: str = _value("CHASKI_SPILL") or str(BASE_DIR / ".chaski" / "spill")
 CHASKI_FLOWER_URL: str = str(_value("CHASKI_FLOWER_URL")).rstrip("/")
 CHASKI_RELEASE: str = _value("CHASKI_RELEASE")
+CHASKI_WITNESS: str = _value("CHASKI_WITNESS") or str(BASE_DIR / ".chaski" / "witness")
 
 SECRET_KEY: str = _value("CHASKI_SECRET_KEY")
 DEBUG = False

@@ -89,6 +89,12 @@ VARIABLES = (
         "",
         text,
     ),
+    Variable(
+        "CHASKI_WITNESS",
+        "file that remembers how far the database had come, on a volume of the worker or relay; empty: .chaski/witness",
+        "",
+        text,
+    ),
     Variable("CHASKI_TIME_SCALE", "multiplies every duration; only the test environment honours it", "1", positive),
     Variable("SENTRY_DSN", "Sentry project; empty: errors are only logged", "", text, secret=True),
     Variable("CHASKI_RELEASE", "the version that is running, for logs and Sentry", "", text),

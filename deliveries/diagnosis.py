@@ -65,6 +65,7 @@ def examine() -> list[Finding]:
     if worst(findings) is Level.BROKEN:
         return findings
     checks: list[Callable[[], Iterator[Finding]]] = [
+        _lineage,
         _settings,
         _broker,
         _processes,
@@ -96,6 +97,12 @@ def _database() -> Iterator[Finding]:
         fix = "Remove the override of synchronous_commit for this role and database."
         yield Finding("database", Level.BROKEN, f"synchronous_commit is {synchronous}: a crash loses messages", fix)
     yield Finding("database", Level.OK, f"PostgreSQL {version} answers, migrations are applied")
+
+
+def _lineage() -> Iterator[Finding]:
+    for at, reason in _ask("SELECT held_at, held_reason FROM lineage WHERE held_at IS NOT NULL"):
+        found = f"held since {at:%Y-%m-%d %H:%M} UTC, nothing is sent: {reason}"
+        yield Finding("restored", Level.DEGRADED, found, "Look with `manage.py arm`, which also lets it go.")
 
 
 def _broker() -> Iterator[Finding]:

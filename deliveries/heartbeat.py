@@ -1,4 +1,7 @@
-"""Signs of life: which workers and relays run, and when a worker last claimed. Read by `doctor` and the admin."""
+"""Signs of life: which workers and relays run, and when a worker last claimed. Read by `doctor` and the admin.
+
+With each of them the lineage advances: a backup is behind by then.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import psycopg
 import structlog
 
 from deliveries.delivery.database import EngineConnection
+from deliveries.lineage import guard
 
 log = structlog.get_logger(__name__)
 INTERVAL_SECONDS = 5.0
@@ -41,6 +45,8 @@ def beat(
     try:
         with connection.transaction() as cursor:
             cursor.execute(BEAT, {"name": name, "kind": kind, "claimed_at": moment, "queues": queues})
+            tell_witnesses = guard().advance(cursor)
+        tell_witnesses()
     except psycopg.Error as error:
         log.warning("heartbeat_not_written", kind=kind, error=type(error).__name__)
 

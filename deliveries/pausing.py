@@ -7,11 +7,14 @@ from uuid import UUID
 
 from deliveries.sql import Cursor
 
-#: The account's own stop (wrong credentials) counts like a pause of the account.
+#: The account's own stop (wrong credentials) counts like a pause of the account, a database that was restored like one of
+#: everything, which no ``resume`` ends.
 READ = """
 SELECT scope, value FROM pause
 UNION ALL
 SELECT 'account', id::text FROM account WHERE stopped_at IS NOT NULL
+UNION ALL
+SELECT 'all', '' FROM lineage WHERE held_at IS NOT NULL
 """
 
 

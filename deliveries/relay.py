@@ -1,7 +1,8 @@
 """The relay: rings for what is due and nobody takes, sweeps, applies receipts, makes callbacks. Any number may run.
 
 Started by `manage.py relay`. It decides nothing alone: every job takes its rows under SKIP LOCKED and every bare bell
-its slot, so that two relays do the work of one, and none of them for minutes costs delay only.
+its slot, so that two relays do the work of one, and none of them for minutes costs delay only. In a database that was restored
+from a backup it only applies receipts, until an operator arms it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from deliveries.delivery import leases, sweep
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.doorbell import BROKER_ERRORS, Bell, Publisher, ring_bare
+from deliveries.lineage import guard, unless_held
 from deliveries.models.messages import LANES
 from deliveries.sql import Cursor
 
@@ -105,9 +107,9 @@ class Relay:
             self._swept_at = now
             with self._kept_apart("watch"):
                 self._once("watch", leases.watch)
-            self._job("end_leases", sweep.end_leases)
-            self._job("expire", sweep.expire)
-            self._job("unblock", sweep.unblock)
+            self._job("end_leases", unless_held(sweep.end_leases))
+            self._job("expire", unless_held(sweep.expire))
+            self._job("unblock", unless_held(sweep.unblock))
         self._job("receipts", receipts.apply)
         self._ring()
         self._make_callbacks()
@@ -143,7 +145,7 @@ class Relay:
             with self._connection.transaction() as cursor:
                 services = callbacks.services(cursor)
             for service_id in services:
-                self._job("callbacks", partial(callbacks.make, service_id=service_id))
+                self._job("callbacks", unless_held(partial(callbacks.make, service_id=service_id)))
 
     @contextmanager
     def _kept_apart(self, name: str) -> Iterator[None]:
@@ -160,8 +162,10 @@ class Relay:
             log.warning("relay_job_failed", job=name, error=kind, reason=str(error)[:200], exc_info=not expected)
 
     def due(self) -> list[Bell]:
-        """A bare bell for every channel and lane with something due that nobody takes."""
+        """A bare bell for every channel and lane with something due that nobody takes; none in a database that is held."""
         with self._connection.transaction() as cursor:
+            if guard().look(cursor).held:
+                return []
             cursor.execute(DUE, {"patience": timings().relay_tick_seconds / 2})
             rows = cursor.fetchall()
         return [Bell(row[0], Lane(LANES[row[1]]), backlog=row[2], oldest=round(row[3], 1)) for row in rows]

@@ -19,7 +19,7 @@ from chaski.vocabulary import Status
 from deliveries.admin.finding import OVERDUE, Wanted, find
 from deliveries.admin.message_list import there
 from deliveries.admin.showing import lasting, plain
-from deliveries.models import Account, Heartbeat, Pause
+from deliveries.models import Account, Heartbeat, Lineage, Pause
 
 #: A saved view counts no further.
 COUNTED = 99
@@ -179,6 +179,11 @@ def _now(request: HttpRequest) -> Iterator[Line]:
     if user.has_perm("deliveries.view_heartbeat"):
         yield from _processes()
     if user.has_perm("deliveries.view_pause"):
+        for held in Lineage.objects.filter(held_at__isnull=False):
+            words = (
+                f"Nothing is sent: {plain(held.held_reason, 300)}. `manage.py arm` shows what would go, and lets it."
+            )
+            yield Line(words, "danger")
         for pause in Pause.objects.order_by("created_at")[:20]:
             words = f"Paused: {pause.get_scope_display()} {plain(pause.value, 64)} by {plain(pause.actor, 60)}"
             yield Line(words, "warning", _list("pause"))

@@ -37,9 +37,14 @@ def ready(request: HttpRequest) -> HttpResponseBase:
             if cursor.fetchone()[0]:
                 return _unready("the database is read-only")
             cursor.execute("SELECT 1 FROM message LIMIT 1")
+            cursor.execute("SELECT held_reason FROM lineage WHERE held_at IS NOT NULL")
+            held = cursor.fetchone()
     except DatabaseError as error:
         connection.close()
         return _unready(f"the database does not answer: {type(error).__name__}")
+    if held:
+        # Acceptance does not depend on it: what is accepted now goes out when an operator arms the database.
+        return JsonResponse({"status": "degraded", "reason": f"nothing is sent: {held[0]}"})
     return JsonResponse({"status": "ready"})
 
 
@@ -62,6 +67,8 @@ def metrics(request: HttpRequest) -> HttpResponseBase:
             waiting.labels(channel, LANE_NAMES[lane]).set(waits)
             in_flight.labels(channel, LANE_NAMES[lane]).set(leased)
             oldest.labels(channel, LANE_NAMES[lane]).set(age)
+        cursor.execute("SELECT count(*) FROM lineage WHERE held_at IS NOT NULL")
+        Gauge("chaski_held", "1: restored from a backup and not armed", registry=registry).set(cursor.fetchone()[0])
         cursor.execute(ALIVE)
         for kind, count in cursor.fetchall():
             alive.labels(kind).set(count)

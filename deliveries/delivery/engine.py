@@ -30,6 +30,7 @@ from deliveries.delivery.sending import moment, send, tell
 from deliveries.delivery.settle import Settlement
 from deliveries.delivery.window import Suspects, Window
 from deliveries.doorbell import doorbell
+from deliveries.lineage import guard
 from deliveries.retry import Decision, History, Outcome, decide
 from deliveries.sql import Cursor
 
@@ -153,6 +154,7 @@ class Engine:
                 claimed = self._claimer.claim(cursor, self._request(cursor, hand, room, ids, solitary=solitary))
         except BaseException:
             window.give(room)
+            self._pauses = None  # after an outage it may be another database
             if solitary:
                 self._suspects.give()
             raise
@@ -173,6 +175,8 @@ class Engine:
             self._resting = {account: until for account, until in self._resting.items() if until > now}
             resting = frozenset(self._resting)
         if self._pauses is None or now - self._pauses[0] > timings().pause_cache_seconds:
+            # In this order: a database that was restored is held by the look.
+            guard().look(cursor)
             self._pauses = (now, pausing.read(cursor))
         return Request(
             channel=hand.channel,

@@ -110,25 +110,29 @@ def judge(lease: EndedLease) -> Settlement:
     """What a vanished worker means for one message: due again if its call had not begun, else by its account's policy."""
     if lease.begun_at is None:
         outcome = Outcome(ErrorClass.NOT_SENT, "worker_vanished", "the worker vanished before the call began")
-        return _settlement(lease, outcome, _due_now(lease, (Status.QUEUED,)), suspicion=lease.suspicion)
+        return settlement(lease, outcome, _due_now(lease, (Status.QUEUED,)), suspicion=lease.suspicion)
     crashes = lease.crash_count + (1 if lease.solitary else 0)
     if crashes >= limits().crashes:
         outcome = Outcome(ErrorClass.POISON, "poison", f"its worker vanished {crashes} times while sending it alone")
-        return _settlement(lease, outcome, Decision((Status.FAILED,), in_doubt=1), crash=1)
+        return settlement(lease, outcome, Decision((Status.FAILED,), in_doubt=1), crash=1)
     outcome = Outcome(ErrorClass.IN_DOUBT, "worker_vanished", "the worker vanished during the call")
     if lease.policy != InDoubtPolicy.RETRY or lease.expires_at <= lease.now:
-        held = Decision(
-            (Status.IN_DOUBT,),
-            held=True,
-            ask_at=lease.ask_at,
-            waiting_for=WaitingFor.OPERATOR,
-            tries=lease.tries,
-            blind=lease.blind_count,
-            in_doubt=1,
-        )
-        return _settlement(lease, outcome, held)
+        return settlement(lease, outcome, held(lease))
     again = _due_now(lease, (Status.IN_DOUBT, Status.QUEUED), in_doubt=1)
-    return _settlement(lease, outcome, again, crash=crashes - lease.crash_count, suspicion=lease.suspicion + 1)
+    return settlement(lease, outcome, again, crash=crashes - lease.crash_count, suspicion=lease.suspicion + 1)
+
+
+def held(lease: EndedLease) -> Decision:
+    """In doubt, for people to decide."""
+    return Decision(
+        (Status.IN_DOUBT,),
+        held=True,
+        ask_at=lease.ask_at,
+        waiting_for=WaitingFor.OPERATOR,
+        tries=lease.tries,
+        blind=lease.blind_count,
+        in_doubt=1,
+    )
 
 
 def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> Decision:
@@ -142,9 +146,10 @@ def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> 
     )
 
 
-def _settlement(
+def settlement(
     lease: EndedLease, outcome: Outcome, decision: Decision, *, crash: int = 0, suspicion: int = 0
 ) -> Settlement:
+    """What is written of a lease that its worker will not settle."""
     return Settlement(
         id=lease.id,
         number=lease.number,

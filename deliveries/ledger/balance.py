@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
@@ -112,8 +112,15 @@ def bounds(cursor: Cursor, since: datetime | None) -> dict[str, Any]:
         "channels": [channel for channel, _ in idempotent],
         "idempotent": [provider for _, provider in idempotent],
         "leases": 2 * max(timings().lease(cls) for cls in providers().values()),
-        "patience": 2 * timings().sweep_seconds + 5,
+        "swept": _swept(cursor),
     }
+
+
+def _swept(cursor: Cursor) -> datetime:
+    """The sweeps and the relay have done what was due until then: nothing yet in a database that was restored and is held."""
+    cursor.execute("SELECT chaski_now(), EXISTS (SELECT 1 FROM lineage WHERE held_at IS NOT NULL)")
+    now, held = cursor.fetchone()
+    return _EVER if held else now - timedelta(seconds=2 * timings().sweep_seconds + 5)
 
 
 def _violations(cursor: Cursor, parameters: dict[str, Any], kinds: frozenset[str]) -> Iterator[Violation]:

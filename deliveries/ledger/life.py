@@ -67,7 +67,7 @@ CHECKS = (
         "waits beyond its deadline",
         "SELECT message_id, 'since ' || expires_at FROM pending WHERE message_id >= %(floor)s AND lease_until IS NULL"
         " AND NOT (blocked AND waiting_for = 'operator')"
-        " AND expires_at < chaski_now() - make_interval(secs => %(patience)s)",
+        " AND expires_at < %(swept)s",
     ),
     Check(
         7,
@@ -81,7 +81,7 @@ CHECKS = (
         "waits for a predecessor that is gone",
         "SELECT p.message_id, 'since ' || p.due_at FROM pending p WHERE p.message_id >= %(floor)s AND p.ordering_key <> ''"
         " AND p.blocked AND p.waiting_for = 'predecessor'"
-        " AND p.due_at < chaski_now() - make_interval(secs => %(patience)s)"
+        " AND p.due_at < %(swept)s"
         " AND (SELECT 1 FROM pending h WHERE h.service_id = p.service_id AND h.ordering_key = p.ordering_key"
         "  AND h.ordering_key <> '' AND h.position < p.position LIMIT 1) IS NULL",
     ),

@@ -26,7 +26,7 @@ CHECKS = (
         4,
         "has a lease that ends too late, or ended long ago",
         "SELECT message_id, 'until ' || lease_until FROM pending WHERE message_id >= %(floor)s AND lease_until NOT BETWEEN"
-        " chaski_now() - make_interval(secs => %(patience)s) AND chaski_now() + make_interval(secs => %(leases)s)",
+        " %(swept)s AND chaski_now() + make_interval(secs => %(leases)s)",
     ),
     Check(
         4,

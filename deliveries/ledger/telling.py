@@ -13,10 +13,10 @@ CHECKS = (
         "has an event that its service was not told for ten minutes",
         "SELECT u.message_id, 'event ' || u.sequence FROM untold u JOIN endpoint n ON n.service_id = u.service_id AND n.active"
         " JOIN event e ON e.message_id = u.message_id AND e.sequence = u.sequence AND e.message_id >= %(floor)s"
-        " WHERE u.message_id >= %(floor)s AND e.at < chaski_now() - interval '10 minutes'"
+        " WHERE u.message_id >= %(floor)s AND e.at < %(swept)s::timestamptz - interval '10 minutes'"
         # the time of an event that a receipt proved is the provider's: it may be old and have come just now
         " AND NOT EXISTS (SELECT 1 FROM receipt r WHERE r.message_id = u.message_id"
-        "  AND r.received_at > chaski_now() - interval '10 minutes')",
+        "  AND r.received_at > %(swept)s::timestamptz - interval '10 minutes')",
     ),
     Check(
         10,

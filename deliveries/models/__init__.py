@@ -1,7 +1,7 @@
 """The tables, one file per concern. Rows that are written by the million are written by SQL in the stage that owns them."""
 
 from deliveries.models.accounts import Account, Endpoint, Route, Template
-from deliveries.models.control import Audit, Heartbeat, Pause, PeriodicSlot, Suppression, Watch
+from deliveries.models.control import Audit, Heartbeat, Lineage, Pause, PeriodicSlot, Suppression, Watch
 from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
@@ -19,6 +19,7 @@ __all__ = [
     "Heartbeat",
     "Idempotency",
     "Inquiry",
+    "Lineage",
     "Message",
     "Parked",
     "Pause",

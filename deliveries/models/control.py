@@ -107,6 +107,25 @@ class Watch(models.Model):
         return f"seen {self.seen_at}"
 
 
+class Lineage(models.Model):
+    """Which database this is, how far it has come, and since when it is held because it was restored. One row."""
+
+    one = models.BooleanField(primary_key=True, default=True)
+    id = models.UUIDField()
+    identity = models.TextField()
+    counter = models.BigIntegerField()
+    advanced_at = models.DateTimeField()
+    held_at = models.DateTimeField(null=True)
+    held_reason = models.TextField(default="")
+
+    class Meta:
+        db_table = "lineage"
+        constraints = [models.CheckConstraint(condition=models.Q(one=True), name="lineage_is_one")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
 class PeriodicSlot(models.Model):
     """One run of one periodic job: two beats, or one that fires late, do the work of a slot once."""
 

@@ -43,7 +43,9 @@ def leased(service: Service) -> Sequence[UUID]:
     ids = steps.accept(service)
     steps.begun(steps.claim(ids=ids))
     with connection.cursor() as cursor:  # as long as a lease is at the scale of these tests
-        cursor.execute("UPDATE pending SET lease_until = chaski_now() + interval '5 seconds'")
+        cursor.execute(
+            "UPDATE pending SET lease_until = chaski_now() + interval '5 seconds' WHERE message_id = %s", ids
+        )
     return ids
 
 
