@@ -17,7 +17,9 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from structlog.testing import capture_logs
 
+from chaski.vocabulary import Lane
 from deliveries import acts, ledger, lineage, pausing, restoring
+from deliveries.delivery import engine
 from deliveries.doorbell import redis_url
 from deliveries.lineage import FileWitness, Guard, Standing, ValkeyWitness
 from deliveries.models import Audit, Lineage, Message, Untold
@@ -150,6 +152,14 @@ def test_a_witness_that_is_away_is_asked_again_and_complained_of_once(
     assert look(guard).held
 
 
+def test_valkey_remembers_the_highest_count(valkey: ValkeyWitness) -> None:
+    """Two relays count, and the one that counted first may be the last to say so."""
+    here = look(Guard(())).id
+    valkey.saw(here, 7)
+    valkey.saw(here, 3)
+    assert valkey.seen(here) == 7
+
+
 def test_a_file_remembers_the_highest_count_and_not_every_lineage(file: FileWitness, tmp_path: Path) -> None:
     for number in range(lineage.REMEMBERED + 5):
         file.saw(UUID(int=number), 7)
@@ -185,6 +195,21 @@ def test_nothing_is_claimed_while_it_is_held_and_resume_does_not_let_it_go(shop:
     assert not steps.claim()
     with connection.cursor() as cursor:
         assert pausing.read(cursor).everything
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_looks_by_itself_before_its_first_claim(shop: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "guard", lambda: Guard(()))
+    make_account("sms")
+    steps.accept(shop.service)
+    look(Guard(()))
+    come_from_elsewhere()
+    worker = engine.Engine("worker-of-a-test")
+    try:
+        assert worker.drain("sms", Lane.BULK, (), "task-of-a-test").claimed == 0
+    finally:
+        worker._claims.close()
+    assert Lineage.objects.get().held_at
 
 
 def test_a_held_database_does_not_count_on(valkey: ValkeyWitness) -> None:

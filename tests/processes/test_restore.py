@@ -116,6 +116,7 @@ def test_yesterdays_files_under_running_processes_are_held(system: Witnessed, tm
     is_held_and_armed(system, tenant, ids)
 
 
+@pytest.mark.faults
 def test_a_dump_in_a_new_cluster_is_held_though_every_witness_is_gone(system: Witnessed, tmp_path: Path) -> None:
     tenant = system.new_service(system.twilio())
     ids = scheduled(tenant, 15)
@@ -136,6 +137,7 @@ def test_a_dump_in_a_new_cluster_is_held_though_every_witness_is_gone(system: Wi
     is_held_and_armed(system, tenant, ids)
 
 
+@pytest.mark.faults
 def test_an_ordinary_restart_of_everything_is_not_held(system: Witnessed) -> None:
     tenant = system.new_service(system.twilio())
     before = system.count()
