@@ -24,7 +24,9 @@ import redis
 import structlog
 from django.conf import settings
 
+from deliveries import pausing
 from deliveries.doorbell import slots
+from deliveries.pausing import Pauses
 from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
@@ -261,6 +263,12 @@ def witnesses() -> Iterable[Witness]:
 def guard() -> Guard:
     """The guard of this process."""
     return Guard(tuple(witnesses()))
+
+
+def pauses(cursor: Cursor) -> Pauses:
+    """What must not be claimed now, after a look: in this order, for the look holds a database that was restored."""
+    guard().look(cursor)
+    return pausing.read(cursor)
 
 
 def unless_held(job: Callable[[Cursor], int]) -> Callable[[Cursor], int]:

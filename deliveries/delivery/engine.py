@@ -17,7 +17,7 @@ import uvloop
 from channels.http import HttpClient
 from channels.registry import providers
 from chaski.vocabulary import ErrorClass, Lane, Status
-from deliveries import pausing
+from deliveries import lineage, pausing
 from deliveries.conf import limits, timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
 from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
@@ -30,7 +30,6 @@ from deliveries.delivery.sending import moment, send, tell
 from deliveries.delivery.settle import Settlement
 from deliveries.delivery.window import Suspects, Window
 from deliveries.doorbell import doorbell
-from deliveries.lineage import guard
 from deliveries.retry import Decision, History, Outcome, decide
 from deliveries.sql import Cursor
 
@@ -175,9 +174,7 @@ class Engine:
             self._resting = {account: until for account, until in self._resting.items() if until > now}
             resting = frozenset(self._resting)
         if self._pauses is None or now - self._pauses[0] > timings().pause_cache_seconds:
-            # In this order: a database that was restored is held by the look.
-            guard().look(cursor)
-            self._pauses = (now, pausing.read(cursor))
+            self._pauses = (now, lineage.pauses(cursor))
         return Request(
             channel=hand.channel,
             lane=hand.lane,

@@ -214,6 +214,7 @@ def test_the_tables_of_this_file_know_every_table_that_a_service_owns(owned: The
         "heartbeat",
         "idempotency",
         "inquiry",
+        "lineage",
         "message",
         "parked",
         "pause",

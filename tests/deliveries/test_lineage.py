@@ -199,7 +199,7 @@ def test_nothing_is_claimed_while_it_is_held_and_resume_does_not_let_it_go(shop:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_looks_by_itself_before_its_first_claim(shop: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "guard", lambda: Guard(()))
+    monkeypatch.setattr(lineage, "guard", lambda: Guard(()))
     make_account("sms")
     steps.accept(shop.service)
     look(Guard(()))
