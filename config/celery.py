@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup
+from celery.signals import celeryd_after_setup, task_prerun
+from django.db import close_old_connections
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -30,6 +31,12 @@ app.conf.beat_schedule = {
     "backend-cleanup": {"task": "celery.backend_cleanup", "schedule": 3600.0, "options": {"queue": "control"}},
 }
 app.autodiscover_tasks(["deliveries"])
+
+
+@task_prerun.connect
+def _leave_broken_connections(**_: Any) -> None:
+    """Celery keeps a thread's connection for a thousand tasks, broken or not (CELERY_DB_REUSE_MAX)."""
+    close_old_connections()
 
 
 @celeryd_after_setup.connect

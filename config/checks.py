@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
                     "CHASKI_ENV": "test",
                     "CHASKI_TIME_SCALE": "0.1",
                     "CHASKI_SPILL": str(home / "spill"),
+                    "CHASKI_WITNESS": str(home / "witness"),
                     "DATABASE_URL": os.environ.get("DATABASE_URL") or postgres.url,
                     "CHASKI_BROKER_URL": os.environ.get("CHASKI_BROKER_URL") or valkey.url,
                 }

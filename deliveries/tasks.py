@@ -25,7 +25,6 @@ from celery.signals import (
     worker_shutting_down,
 )
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
 
 from channels.media import MEDIA
 from channels.registry import providers
@@ -89,7 +88,6 @@ for _channel in MEDIA:
 @shared_task(name="chaski.maintain", ignore_result=False, **AUTORETRY)
 def maintain(**unknown: Any) -> dict[str, int]:
     """Periodic upkeep, once per minute however many beats run."""
-    close_old_connections()  # Celery keeps a thread's connection for a thousand tasks, broken or not
     return maintenance.run()
 
 

@@ -76,7 +76,7 @@ CHECKS = (
     Check(
         2,
         "told to a client by its key, and no message",
-        "SELECT i.message_id, i.key FROM idempotency i LEFT JOIN message m ON m.id = i.message_id"
+        "SELECT i.message_id, i.key FROM idempotency i LEFT JOIN message m ON m.id = i.message_id AND m.id >= %(floor)s"
         " WHERE i.created_at >= %(since)s AND i.message_id >= %(floor)s AND m.id IS NULL",
     ),
     Check(

@@ -68,8 +68,9 @@ ACCEPTED = (
         6,
         "was accepted by a provider, and no attempt of it explains that",
         f"SELECT l.message_id, l.n || ' accepts' FROM ({_ACCEPTS}) l"
-        " WHERE EXISTS (SELECT 1 FROM message m WHERE m.id = l.message_id) AND l.n > (SELECT count(*) FROM attempt a"
-        f"  WHERE a.message_id = l.message_id AND {_EXPLAINS})",
+        " WHERE EXISTS (SELECT 1 FROM message m WHERE m.id = l.message_id AND m.id >= %(floor)s)"
+        " AND l.n > (SELECT count(*) FROM attempt a"
+        f" WHERE a.message_id = l.message_id AND {_EXPLAINS})",
         "accepted",
     ),
     Check(
@@ -99,7 +100,8 @@ RECEIVED = (
         10,
         "reached a receiver, and no callback has it",
         "SELECT DISTINCT r.message_id, 'event ' || r.sequence FROM outside_received r WHERE r.message_id >= %(floor)s"
-        " AND NOT EXISTS (SELECT 1 FROM message m WHERE m.id = r.message_id AND m.created_at <= chaski_told_since())"
+        " AND NOT EXISTS (SELECT 1 FROM message m WHERE m.id = r.message_id AND m.id >= %(floor)s"
+        "  AND m.created_at <= chaski_told_since())"
         " AND NOT EXISTS (SELECT 1 FROM told t WHERE t.message_id = r.message_id AND t.sequence = r.sequence)",
         "received",
     ),

@@ -40,7 +40,7 @@ CHECKS = (
         10,
         "was told by a callback that does not exist",
         "SELECT t.message_id, 'event ' || t.sequence || ' by ' || t.callback_id FROM told t WHERE t.message_id >= %(floor)s"
-        " AND NOT EXISTS (SELECT 1 FROM message c WHERE c.id = t.callback_id AND c.origin = 'callback'"
+        " AND NOT EXISTS (SELECT 1 FROM message c WHERE c.id = t.callback_id AND c.id >= %(floor)s AND c.origin = 'callback'"
         "  AND c.service_id = t.service_id)",
     ),
 )

@@ -141,8 +141,9 @@ def test_our_processes_can_neither_write_nor_gain_privileges(name: str) -> None:
     assert (service["user"], service["read_only"], service["cap_drop"]) == ("10001:10001", True, ["ALL"])
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["tmpfs"] == ["/tmp"]
-    assert service.get("volumes", []) == (["spill:/spill"] if name in WORKERS else [])
+    assert service.get("volumes", []) == (["spill:/spill"] if name in (*WORKERS, "relay") else [])
     assert service["environment"]["CHASKI_SPILL"] == "/spill"
+    assert service["environment"]["CHASKI_WITNESS"] == "/spill/witness"
 
 
 def test_only_web_and_flower_are_published_and_both_on_loopback_unless_told_otherwise() -> None:

@@ -142,7 +142,7 @@ class System:
         secrets = Secrets(self.home / "secrets")
         values = local.variables([self.postgres, self.valkey], self.ports, secrets)
         given = local.for_children({**values, **self._addresses(), "CHASKI_PUBLIC_URL": self.url})
-        given |= {"CHASKI_SPILL": str(self.home / "spill")}
+        given |= {"CHASKI_SPILL": str(self.home / "spill"), "CHASKI_WITNESS": str(self.home / "witness")}
         return given | {"CHASKI_ENV": "test", "CHASKI_TIME_SCALE": str(SCALE)}
 
     def _show(self, name: str, line: str) -> None:

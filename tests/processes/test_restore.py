@@ -27,9 +27,6 @@ class Witnessed(System):
     def witness(self) -> Path:
         return self.home / "witness"
 
-    def _variables(self) -> dict[str, str]:
-        return super()._variables() | {"CHASKI_WITNESS": str(self.witness)}
-
     def senders(self) -> list[str]:
         """The names of the workers and the relay."""
         return [process.name for process in self.processes() if process.name.startswith(("worker", "relay"))]
