@@ -59,7 +59,7 @@ def of_line(line: bytes) -> Settlement:
             token=UUID(fields["token"]),
             account_id=int(fields["account_id"]),
             opened_at=datetime.fromisoformat(fields["opened_at"]),
-            outcome=Outcome(**{**fields["outcome"], "until": _moment(fields["outcome"]["until"])}),
+            outcome=Outcome(**_with_moments(fields["outcome"], "until", "written_at")),
             decision=_decision(fields["decision"]),
             at=_moment(fields["at"]),
             crash=int(fields["crash"]),
@@ -71,7 +71,11 @@ def of_line(line: bytes) -> Settlement:
 
 def _decision(fields: Mapping[str, Any]) -> Decision:
     path = tuple(Status(word) for word in fields["path"])
-    return Decision(**{**fields, "path": path, "due_at": _moment(fields["due_at"])})
+    return Decision(**_with_moments({**fields, "path": path}, "due_at", "ask_at"))
+
+
+def _with_moments(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {**fields, **{name: _moment(fields.get(name)) for name in names}}
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -313,6 +313,27 @@ def test_a_line_gives_back_what_was_decided(shop: Caller, outcome: Outcome) -> N
     after = of_line(to_line(before))
     assert replace(after, outcome=replace(after.outcome, detail=before.outcome.detail)) == before
     assert after.decision.reason == before.decision.reason
+
+
+def test_a_line_gives_back_every_field() -> None:
+    """Each of them differs from its default, so that one which is forgotten shows; a new field fails here first."""
+    at = steps.now()
+    outcome = Outcome("in_doubt", "timeout", "", "SM1", 2.5, at, True, True, at + timedelta(seconds=1))
+    decision = Decision((Status.IN_DOUBT,), at, "operator", True, at + timedelta(seconds=2), 3, 1, 1, True, "why")
+    before = Settlement(uuid4(), 4, uuid4(), 5, at, outcome, decision, at, 1, 2)
+    for each in (before, outcome, decision):
+        same = [f.name for f in fields(each) if f.default is not MISSING and getattr(each, f.name) == f.default]
+        assert same in ([], ["detail"]), same
+    after = of_line(to_line(before))
+    assert replace(after, outcome=replace(after.outcome, detail="")) == before
+    assert after.decision.reason == decision.reason
+
+
+def test_a_line_of_the_release_before_has_no_newer_moments(shop: Caller) -> None:
+    line = json.loads(to_line(row()))
+    del line["outcome"]["written_at"], line["decision"]["ask_at"]
+    after = of_line(json.dumps(line).encode())
+    assert (after.outcome.written_at, after.decision.ask_at) == (None, None)
 
 
 def test_a_line_holds_nothing_that_a_provider_said(folder: Path) -> None:
