@@ -21,6 +21,8 @@ import structlog
 from celery import current_app
 from django.conf import settings
 from kombu.exceptions import KombuError, OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from chaski.vocabulary import Lane
 from deliveries.conf import limits, timings
@@ -31,6 +33,8 @@ log = structlog.get_logger(__name__)
 BELL_VERSION = 1
 #: A hung broker must cost the ringer half a second, not its ten-second default.
 SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+#: Once more at once, because the connection may be of the server before; the client's own three would wait for seconds.
+_ONCE_MORE = Retry(NoBackoff(), 1)
 #: Lists of Celery itself: the replies to remote control, and what Flower has not read yet.
 _INTERNAL = re.compile(r"\.pidbox$|^celeryev\.")
 BROKER_ERRORS = (OperationalError, KombuError, redis.RedisError, OSError)
@@ -70,7 +74,7 @@ def slots() -> redis.Redis | None:
     """Where the slots of bare bells are kept; None where the broker is no Redis and no cache is given."""
     if not settings.CHASKI_CACHE_URL:
         return None
-    return redis.Redis.from_url(redis_url(settings.CHASKI_CACHE_URL), **SHORT)
+    return redis.Redis.from_url(redis_url(settings.CHASKI_CACHE_URL), retry=_ONCE_MORE, **SHORT)
 
 
 def _slot(channel: str, lane: Lane) -> str:

@@ -1,14 +1,21 @@
-"""Fixtures that tests of several packages share: a service with its key, accounts, and a caller of the API."""
+"""Fixtures that tests of several packages share: a service with its key, accounts, a caller of the API, what a fault showed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 import config.celery  # noqa: F401 - our Celery application is the current one, as in every process
 from deliveries.models import Account
 from tests.factories import Caller, make_account, make_caller
+from tests.faults.evidence import Evidence, Row, row_of
+
+_rows: list[Row] = []
 
 
 @pytest.fixture
@@ -27,3 +34,20 @@ def other(db: None) -> Caller:
 def account(db: None) -> Callable[..., Account]:
     """Makes accounts: ``account("sms", "sandbox", "main")``."""
     return make_account
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest) -> Iterator[Evidence]:
+    """What a test says that it saw, for docs/faults.md."""
+    evidence = Evidence()
+    yield evidence
+    row = row_of(request.node, evidence)
+    if row is not None and evidence.said:
+        _rows.append(row)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was seen to the file that CHASKI_FAULTS_SEEN names."""
+    target = os.environ.get("CHASKI_FAULTS_SEEN")
+    if target and _rows and not hasattr(session.config, "workerinput"):
+        Path(target).write_text("".join(json.dumps(asdict(row)) + "\n" for row in _rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,16 @@ import pytest
 from tests.faults.evidence import BEGIN, END, PAGE
 
 TESTS = Path(__file__).resolve().parents[1]
-ROWS = [f"F{number}" for number in range(1, 47)]
+ROWS = [*(f"F{number}" for number in range(1, 47)), "D1"]
 
 
-def _proved() -> Iterator[tuple[str, str]]:
+@cache
+def _proved() -> frozenset[tuple[str, str]]:
     """(numbers, file) of every marker ``row(...)`` in the tests."""
+    return frozenset(_markers())
+
+
+def _markers() -> Iterator[tuple[str, str]]:
     for file in sorted(TESTS.glob("*/test_*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):

@@ -82,7 +82,9 @@ def report(versions: Versions) -> Iterator[None]:
 
 
 @pytest.mark.row("F38", "the new schema under load, the old code at work, a report open", "no wait for a lock over 3 s")
-def test_the_schema_changes_under_load_and_the_old_code_goes_on(versions: Versions, shop: Tenant) -> None:
+def test_the_schema_changes_under_load_and_the_old_code_goes_on(
+    versions: Versions, shop: Tenant, seen: Evidence
+) -> None:
     manage = versions.manage_of(versions.new)
     with Load(shop) as load, versions.locks_watched() as waited:
         load.more()
@@ -98,12 +100,13 @@ def test_the_schema_changes_under_load_and_the_old_code_goes_on(versions: Versio
     ) == [(1,)]
     assert versions.running() == {"old"}
     nothing_is_lost(versions, shop, load.told, versions.old, versions.new)
+    seen(f"{len(load.told)} messages, none lost; longest wait for a lock {max(waited):.1f} s")
 
 
 @pytest.mark.row(
     "F37", "a rolling deployment under load, in the documented order", "nothing lost, no doubt unexplained"
 )
-def test_a_deployment_under_load_loses_nothing(versions: Versions, shop: Tenant) -> None:
+def test_a_deployment_under_load_loses_nothing(versions: Versions, shop: Tenant, seen: Evidence) -> None:
     versions.manage_of(versions.new).run("migrate", "--noinput")
     with Load(shop) as load:
         load.more()
@@ -112,10 +115,11 @@ def test_a_deployment_under_load_loses_nothing(versions: Versions, shop: Tenant)
     assert versions.running() == {"new"}
     nothing_is_lost(versions, shop, load.told, versions.new)
     nothing_but_notes_is_parked(versions)
+    seen(f"{len(load.told)} messages, none lost")
 
 
 @pytest.mark.row("F37", "the way back under load, on the new schema", "nothing lost, no doubt unexplained")
-def test_the_way_back_under_load_loses_nothing(versions: Versions, shop: Tenant) -> None:
+def test_the_way_back_under_load_loses_nothing(versions: Versions, shop: Tenant, seen: Evidence) -> None:
     versions.manage_of(versions.new).run("migrate", "--noinput")
     if "old" in versions.running():
         versions.roll(versions.old, versions.new)
@@ -126,3 +130,4 @@ def test_the_way_back_under_load_loses_nothing(versions: Versions, shop: Tenant)
     assert versions.running() == {"old"}
     nothing_is_lost(versions, shop, load.told, versions.old, versions.new)
     nothing_but_notes_is_parked(versions)
+    seen(f"{len(load.told)} messages, none lost")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.contracts.released import RECORDED
 from tests.contracts.wire import envelope, task
+from tests.faults.evidence import Evidence
 from tests.processes.system import System, Tenant, wait_for
 
 pytestmark = pytest.mark.processes
@@ -80,8 +81,9 @@ NOT_TAKEN = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.row("F37", "unknown tasks, missing arguments, what cannot be read", "parked and seen; the queue moves on")
-def test_what_no_worker_can_take_is_parked_and_the_queue_moves_on(system: System, shop: Tenant) -> None:
+def test_what_no_worker_can_take_is_parked_and_the_queue_moves_on(system: System, shop: Tenant, seen: Evidence) -> None:
     before = pids(system)
     put(system, *(raw for raw, _, _ in NOT_TAKEN.values()))
     message = shop.send("sms", "+56912345678")
@@ -92,6 +94,7 @@ def test_what_no_worker_can_take_is_parked_and_the_queue_moves_on(system: System
     shop.client.wait(message.id, until="sent", timeout=15)
     emptied(system)
     assert pids(system) == before, "no worker had to be restarted"
+    seen(f"{len(NOT_TAKEN)} kinds parked, a message behind them sent, no worker restarted")
 
 
 GARBAGE = (
@@ -130,6 +133,7 @@ def test_more_of_it_than_a_worker_may_hold_blocks_nothing(system: System, shop: 
     emptied(system)
 
 
+@pytest.mark.faults
 @pytest.mark.row("F37", "a newer version, extra arguments", "noted; the channel is looked at")
 @pytest.mark.parametrize(
     ("arguments", "reason", "detail"),
@@ -139,7 +143,7 @@ def test_more_of_it_than_a_worker_may_hold_blocks_nothing(system: System, shop: 
     ],
 )
 def test_a_bell_of_a_newer_release_is_noted_and_its_channel_is_looked_at(
-    system: System, arguments: dict[str, Any], reason: str, detail: str
+    system: System, arguments: dict[str, Any], reason: str, detail: str, seen: Evidence
 ) -> None:
     shop = system.new_service(system.twilio())
     pid = system.kill("relay", 19)  # SIGSTOP: nobody else rings
@@ -154,6 +158,7 @@ def test_a_bell_of_a_newer_release_is_noted_and_its_channel_is_looked_at(
     assert system.supervisor.children["relay"].popen.pid == pid
     sql = "SELECT detail FROM parked WHERE name = 'deliver.sms' AND reason = %s"
     assert wait_for(lambda: system.query(sql, reason), 10, "the note") == [(detail,)]
+    seen(f"noted as {reason}, the message sent by that bell")
 
 
 def held_back(system: System, shop: Tenant) -> str:
@@ -165,8 +170,9 @@ def held_back(system: System, shop: Tenant) -> str:
     return message
 
 
+@pytest.mark.faults
 @pytest.mark.row("F37", "an unknown task while the database is away", "kept on the broker until it is parked")
-def test_while_the_database_is_away_it_stays_on_the_broker(system: System) -> None:
+def test_while_the_database_is_away_it_stays_on_the_broker(system: System, seen: Evidence) -> None:
     before = pids(system)
     system.postgres.kill()
     try:
@@ -178,9 +184,11 @@ def test_while_the_database_is_away_it_stays_on_the_broker(system: System) -> No
         broker.close()
     finally:
         system.postgres.start()
-    wait_for(lambda: parked(system, "kept.meanwhile"), 30, "it being parked")
+    with seen.recovery():
+        wait_for(lambda: parked(system, "kept.meanwhile"), 30, "it being parked")
     emptied(system)
     assert pids(system) == before
+    seen("on the broker meanwhile, parked afterwards, no worker restarted")
 
 
 def test_doctor_tells_and_a_task_that_is_known_by_now_is_published_again(system: System) -> None:

@@ -15,9 +15,12 @@ import urllib3
 
 import chaski
 from config.embedded.postgres import binaries
+from tests.faults.evidence import Evidence
 from tests.processes.system import System, Tenant, wait_for
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.faults, pytest.mark.thorough]
+
+HELD = "starts held; nothing goes out before an operator arms it"
 
 
 class Witnessed(System):
@@ -98,7 +101,8 @@ def accepted_at_last(tenant: Tenant) -> str:
     return wait_for(send, 20, "a 202")
 
 
-def test_yesterdays_files_under_running_processes_are_held(system: Witnessed, tmp_path: Path) -> None:
+@pytest.mark.row("D1", "yesterday's files under running processes", HELD)
+def test_yesterdays_files_under_running_processes_are_held(system: Witnessed, tmp_path: Path, seen: Evidence) -> None:
     tenant = system.new_service(system.twilio())
     ids = scheduled(tenant, 15)
     copy = tmp_path / "yesterday"
@@ -111,10 +115,15 @@ def test_yesterdays_files_under_running_processes_are_held(system: Witnessed, tm
     shutil.copytree(copy, system.postgres.data)
     system.postgres.start()
     is_held_and_armed(system, tenant, ids)
+    seen(
+        "3 messages that were sent after the backup: none again, in doubt once armed; one accepted meanwhile: sent then"
+    )
 
 
-@pytest.mark.faults
-def test_a_dump_in_a_new_cluster_is_held_though_every_witness_is_gone(system: Witnessed, tmp_path: Path) -> None:
+@pytest.mark.row("D1", "yesterday's dump in a new cluster, Valkey emptied, the witness file lost", HELD)
+def test_a_dump_in_a_new_cluster_is_held_though_every_witness_is_gone(
+    system: Witnessed, tmp_path: Path, seen: Evidence
+) -> None:
     tenant = system.new_service(system.twilio())
     ids = scheduled(tenant, 15)
     dump = tmp_path / "chaski.dump"
@@ -132,10 +141,13 @@ def test_a_dump_in_a_new_cluster_is_held_though_every_witness_is_gone(system: Wi
         if process.name in system.senders():
             system.supervisor.start(process)
     is_held_and_armed(system, tenant, ids)
+    seen(
+        "3 messages that were sent after the backup: none again, in doubt once armed; one accepted meanwhile: sent then"
+    )
 
 
-@pytest.mark.faults
-def test_an_ordinary_restart_of_everything_is_not_held(system: Witnessed) -> None:
+@pytest.mark.row("D1", "no restore: PostgreSQL, Valkey and all senders killed and started", "not held")
+def test_an_ordinary_restart_of_everything_is_not_held(system: Witnessed, seen: Evidence) -> None:
     tenant = system.new_service(system.twilio())
     before = system.count()
     wait_for(lambda: system.count() > before, 30, "a sign of life")
@@ -149,6 +161,7 @@ def test_an_ordinary_restart_of_everything_is_not_held(system: Witnessed) -> Non
     message_id = accepted_at_last(tenant)
     wait_for(lambda: system.accepted(message_id), 60, "the send")
     assert system.ready() == (200, {"status": "ready"})
+    seen("a message sent, ready")
 
 
 def tool(name: str, *arguments: str) -> None:
