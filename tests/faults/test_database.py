@@ -209,14 +209,11 @@ def cut_off(system: FaultSystem, shop: Tenant, wanted: WorkersCut) -> str:
     return str(message.id)
 
 
-READ_ONLY_IS_500 = pytest.mark.xfail(strict=False, reason="a read-only database is answered with 500, not 503")
 READ_ONLY = row("F22", "PostgreSQL read-only", "503 with Retry-After, then all are sent")
 LOCKED = row("F23", "pending and message locked", "503 with Retry-After, then all are sent")
 
 
-@pytest.mark.parametrize(
-    "outage", [pytest.param(read_only, marks=[READ_ONLY, READ_ONLY_IS_500]), pytest.param(locked, marks=LOCKED)]
-)
+@pytest.mark.parametrize("outage", [pytest.param(read_only, marks=READ_ONLY), pytest.param(locked, marks=LOCKED)])
 def test_a_database_that_takes_nothing_is_told_to_clients_as_away(
     system: FaultSystem, shop: Tenant, seen: Evidence, outage: Outage
 ) -> None:
@@ -232,9 +229,6 @@ def test_a_database_that_takes_nothing_is_told_to_clients_as_away(
     seen(f"503 with Retry-After; {len(load.told)} sent")
 
 
-SPILL = pytest.mark.xfail(strict=False, reason="results that the database cannot take are kept in memory only")
-
-
 @pytest.mark.parametrize(
     ("outage", "seconds"),
     [
@@ -247,11 +241,10 @@ SPILL = pytest.mark.xfail(strict=False, reason="results that the database cannot
                     "kill -9 PostgreSQL with answers not recorded, longer than a lease",
                     "all sent once, no doubt",
                 ),
-                SPILL,
             ],
         ),
         pytest.param(
-            read_only, 1, marks=[row("F22", "read-only with answers not recorded", "all sent once, no doubt"), SPILL]
+            read_only, 1, marks=[row("F22", "read-only with answers not recorded", "all sent once, no doubt")]
         ),
         pytest.param(
             locked, 4, marks=[row("F23", "locked for 4 s with answers not recorded", "all sent once, no doubt")]
@@ -261,7 +254,6 @@ SPILL = pytest.mark.xfail(strict=False, reason="results that the database cannot
             LEASE_SECONDS + 2,
             marks=[
                 row("F23", "black-holed with answers not recorded, longer than a lease", "all sent once, no doubt"),
-                SPILL,
                 pytest.mark.thorough,
             ],
         ),
@@ -284,7 +276,6 @@ def test_what_providers_answered_survives_an_outage_of_the_database(
     seen(f"{len(going)} answers survived {seconds:.0f} s; each sent once, no doubt")
 
 
-@SPILL
 @row("F20", "PostgreSQL away, answers not recorded, their workers killed too", "all sent once, no doubt")
 def test_what_providers_answered_survives_the_worker_as_well(system: FaultSystem, shop: Tenant, seen: Evidence) -> None:
     system.vendor.delay(CALL_SECONDS / 4)

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.contracts import released
+from tests.faults.evidence import Evidence
 from tests.faults.versions import Load, Release, Versions
 from tests.processes.system import Tenant, wait_for
 
