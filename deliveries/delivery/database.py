@@ -14,6 +14,7 @@ import psycopg
 from django.db import connections
 
 from deliveries.conf import timings
+from deliveries.delivery.moments import Moment
 from deliveries.postgresql.bounded import BoundedConnection
 from deliveries.sql import Cursor, is_away
 
@@ -55,5 +56,6 @@ class EngineConnection:
                 parameters.pop(name, None)
             parameters["answer_seconds"] = min(timings().answer_seconds, parameters.get("answer_seconds") or math.inf)
             self._connection = BoundedConnection.connect(**parameters, autocommit=True)
+            self._connection.adapters.register_loader("timestamptz", Moment)
             self._connection.execute(SESSION)
         return self._connection

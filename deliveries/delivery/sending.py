@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from channels.base import ContentRefused, InDoubt, Misconfigured, Outbound, Provider, SendError
+from channels.base import ContentRefused, InDoubt, Misconfigured, NotSent, Outbound, Provider, SendError
 from channels.written import watch_writing
 from chaski.vocabulary import ErrorClass
 from deliveries.delivery.accounts import LiveAccount
@@ -30,6 +30,9 @@ async def send(claimed: Claimed, account: LiveAccount, deadline: float, started:
     """
     if account.provider is None:
         return Outcome.of_error(Misconfigured("account_unusable", account.problem))
+    if asyncio.get_running_loop().time() >= deadline:
+        # A claim that waited, or a process that was stopped meanwhile: the lease may be another's by now.
+        return Outcome.of_error(NotSent("no_time_left", "the call's time was over before it began"))
     crash_point("in_send", claimed.recipient)
     writing = watch_writing()
     outcome = await _call(claimed, account, account.provider, deadline)

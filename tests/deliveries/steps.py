@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from deliveries.delivery.settle import Settlement, settle
 from deliveries.models import Account, Message, Pending, Service
 from deliveries.models.messages import Origin
 from deliveries.retry import Decision, History, Outcome, Policy, decide
+from deliveries.sql import Cursor
 
 LEASE_SECONDS = 60.0
 ACCEPTED = Outcome(provider_message_id="p1")
@@ -52,18 +54,22 @@ def claim(
 ) -> list[Claimed]:
     """Claim as a worker does, in a transaction of its own."""
     with transaction.atomic(), connection.cursor() as cursor:
-        request = Request(
-            channel=channel,
-            lane=lane,
-            n=n,
-            lease_seconds=LEASE_SECONDS,
-            worker="worker-of-a-test",
-            task_id="task-of-a-test",
-            pauses=pausing.read(cursor),
-            ids=tuple(str(message_id) for message_id in ids),
-            solitary=solitary,
-        )
-        return Claimer().claim(cursor, request)
+        wanted = request(cursor, n, channel=channel, lane=lane)
+        wanted = replace(wanted, ids=tuple(str(message_id) for message_id in ids), solitary=solitary)
+        return Claimer().claim(cursor, wanted)
+
+
+def request(cursor: Cursor, n: int = 250, *, channel: str = "sms", lane: Lane = Lane.BULK) -> Request:
+    """What a worker asks for."""
+    return Request(
+        channel=channel,
+        lane=lane,
+        n=n,
+        lease_seconds=LEASE_SECONDS,
+        worker="worker-of-a-test",
+        task_id="task-of-a-test",
+        pauses=pausing.read(cursor),
+    )
 
 
 def begun(claimed: Sequence[Claimed]) -> Begun:
