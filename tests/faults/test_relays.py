@@ -13,7 +13,7 @@ from config import processes
 from deliveries.conf import limits
 from tests.faults.evidence import Evidence
 from tests.faults.system import RELAYS, FaultSystem
-from tests.faults.watching import all_sent, fate, now, once_and_without_doubt, row, rung_again, statuses, waiting
+from tests.faults.watching import all_sent, fate, once_and_without_doubt, row, rung_again, statuses, waiting
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -71,8 +71,7 @@ def test_two_relays_after_none_ring_no_storm(system: FaultSystem, shop: Tenant, 
             ids = [str(shop.send("webhook", HOOK, send_at=soon).id) for _ in range(10)]
             ids += [str(shop.send("webhook", HOOK).id) for _ in range(limits().queue_bells + 20)]
             ids += shop.send_many(60, "webhook", priority="bulk")
-        begun = now()
-        rung_again(system, {("webhook", "bulk")}, begun)
+        rung_again(system, {("webhook", "bulk")})
         time.sleep(2)  # twenty ticks of two relays
         found = waiting(system)
     assert found["webhook", "normal"] <= limits().queue_bells + 2 * len(RELAYS), found
