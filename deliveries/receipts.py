@@ -6,7 +6,7 @@ send is recorded waits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from uuid import UUID
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
 from deliveries import lifecycle
+from deliveries.delivery.settle import release
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
 from deliveries.sql import Cursor, as_json, storable
@@ -31,16 +32,27 @@ ON CONFLICT DO NOTHING RETURNING id
 #: vendor's. Only a message of the receipt's own account may be moved by it.
 WAITING = """
 SELECT r.id, r.kind, r.provider_message_id, coalesce(r.at, r.received_at), r.code, r.detail,
-       r.received_at < chaski_now() - interval '1 hour', m.id, m.status
+       r.received_at < chaski_now() - interval '3 days', m.id
 FROM (SELECT * FROM receipt WHERE applied_at IS NULL AND look_at <= chaski_now()
       ORDER BY look_at, id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
 LEFT JOIN LATERAL (
     SELECT a.message_id FROM attempt a WHERE r.message_id IS NULL AND a.provider_message_id <> ''
         AND a.provider_message_id = r.provider_message_id AND a.account_id = r.account_id LIMIT 1) found ON true
 LEFT JOIN LATERAL (
-    SELECT id, status FROM message WHERE id = coalesce(r.message_id, found.message_id)
+    SELECT id FROM message WHERE id = coalesce(r.message_id, found.message_id)
         AND account_id = r.account_id LIMIT 1) m ON true
 ORDER BY r.id
+"""
+
+#: Their places in the queue, before their messages: whoever moves a message locks in this order (deliveries.lifecycle).
+#: Neither waits for a lock, so that one message in somebody's hands holds up its own receipts alone.
+PLACES = (
+    "SELECT message_id FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) ORDER BY message_id FOR UPDATE SKIP LOCKED"
+)
+STATUSES = """
+SELECT m.id, m.status FROM message m WHERE m.id = ANY(%(ids)s::uuid[]) AND NOT EXISTS (
+    SELECT 1 FROM pending p WHERE p.message_id = m.id AND p.message_id <> ALL(%(locked)s::uuid[]))
+ORDER BY m.id FOR UPDATE SKIP LOCKED
 """
 
 MARK = """
@@ -49,18 +61,21 @@ FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id
 WHERE receipt.id = r.id AND receipt.id = ANY(%(ids)s::bigint[])
 """
 
-#: No message yet: its send may not be recorded. Looked at again after as long as it has waited, a minute at most, so that
-#: strangers' receipts never stand before those that have a message.
+#: No message yet: its send may not be recorded, for days where a worker's machine is down with its spill. Looked at again
+#: after as long as it has waited, a minute at most and later an hour, so that strangers' receipts never stand before those
+#: that have a message.
 POSTPONE = """
-UPDATE receipt SET look_at = chaski_now() + make_interval(secs => least(60, greatest(0.2,
-    extract(epoch FROM chaski_now() - received_at)))) WHERE id = ANY(%(ids)s::bigint[])
+UPDATE receipt SET look_at = chaski_now() + CASE WHEN received_at < chaski_now() - interval '1 hour' THEN interval '1 hour'
+    ELSE least(interval '1 minute', greatest(interval '0.2 seconds', chaski_now() - received_at)) END
+WHERE id = ANY(%(ids)s::bigint[])
 """
-
-#: Their places in the queue, before their messages: whoever moves a message locks in this order (deliveries.lifecycle).
-PLACES = "SELECT 1 FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) ORDER BY message_id FOR UPDATE"
+#: Its message is in somebody's hands.
+BUSY = "UPDATE receipt SET look_at = chaski_now() + interval '0.2 seconds' WHERE id = ANY(%(ids)s::bigint[])"
 
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
-SETTLED = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL"
+SETTLED = """
+DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL RETURNING service_id, ordering_key
+"""
 
 #: What is known of the provider's answer even when the attempt could not tell.
 LEARN = """
@@ -91,7 +106,6 @@ class Waiting:
     detail: str
     old: bool
     message_id: UUID | None
-    status: str | None
 
 
 def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:
@@ -114,38 +128,55 @@ def _uuid(text: str) -> str:
 
 
 def apply(cursor: Cursor, rows: int = 500) -> int:
-    """Apply up to ``rows`` stored receipts; how many were applied. Runs in the caller's transaction."""
+    """Apply up to ``rows`` stored receipts; how many were applied. Runs in the caller's transaction.
+
+    Waits for no lock: those of a message that somebody else is changing come a moment later.
+    """
     cursor.execute(WAITING, {"rows": rows})
     waiting = [Waiting(*row) for row in cursor.fetchall()]
-    known = [receipt for receipt in waiting if receipt.message_id is not None]
-    marks = _fold(cursor, known)
+    statuses = _locked(cursor, {receipt.message_id for receipt in waiting if receipt.message_id is not None})
+    marks = _fold(cursor, [receipt for receipt in waiting if receipt.message_id in statuses], statuses)
     marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
-    early = [lost.id for lost in waiting if lost.message_id is None and not lost.old]
-    if early:
-        cursor.execute(POSTPONE, {"ids": early})
+    _leave(cursor, POSTPONE, [lost for lost in waiting if lost.message_id is None and not lost.old])
+    _leave(cursor, BUSY, [each for each in waiting if each.message_id is not None and each.message_id not in statuses])
     if marks:
         cursor.execute(MARK, {"ids": [mark["id"] for mark in marks], "rows": as_json(marks)})
     return len(marks)
 
 
-def _fold(cursor: Cursor, known: Sequence[Waiting]) -> list[dict[str, Any]]:
+def _leave(cursor: Cursor, sql: str, receipts: Sequence[Waiting]) -> None:
+    if receipts:
+        cursor.execute(sql, {"ids": [receipt.id for receipt in receipts]})
+
+
+def _locked(cursor: Cursor, ids: set[UUID]) -> dict[UUID, Status]:
+    """The statuses of those messages that are locked now, with their places in the queue: nothing overtakes what follows."""
+    if not ids:
+        return {}
+    cursor.execute(PLACES, {"ids": sorted(ids)})
+    locked = [row[0] for row in cursor.fetchall()]
+    cursor.execute(STATUSES, {"ids": sorted(ids), "locked": locked})
+    return {message_id: Status(status) for message_id, status in cursor.fetchall()}
+
+
+def _fold(cursor: Cursor, known: Sequence[Waiting], statuses: Mapping[UUID, Status]) -> list[dict[str, Any]]:
     """Fold all receipts of one message into one move, so that reversed ones do no harm and each message is written once."""
-    statuses: dict[UUID, Status] = {}
+    after = dict(statuses)
     moves: dict[UUID, Move] = {}
     marks = []
     for receipt in known:
         assert receipt.message_id is not None
-        now = statuses.get(receipt.message_id, Status(receipt.status))
+        now = after[receipt.message_id]
         path = path_for(now, ReceiptKind(receipt.kind))
         marks.append(_mark(receipt, effect(now, ReceiptKind(receipt.kind), path)))
         if path:
-            statuses[receipt.message_id] = path[-1]
+            after[receipt.message_id] = path[-1]
             earlier = moves.get(receipt.message_id)
             moves[receipt.message_id] = _move(receipt, (*(earlier.path if earlier else ()), *path))
     if moves:
-        cursor.execute(PLACES, {"ids": list(moves)})
         lifecycle.apply(cursor, moves.values())
         cursor.execute(SETTLED, {"ids": list(moves)})
+        release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key})
         ids = {r.message_id: r.provider_message_id for r in known if r.message_id in moves and r.provider_message_id}
         cursor.execute(LEARN, {"ids": list(ids), "provider_ids": list(ids.values())})
     return marks

@@ -100,7 +100,8 @@ WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM free))
 
 #: A late acceptance settles a message that waits, but never one that another worker holds.
 TAKE_BACK = """
-DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL RETURNING message_id
+DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL
+RETURNING message_id, service_id, ordering_key
 """
 
 #: Each doubt is asked for from the first request on that no answer has settled.
@@ -224,7 +225,8 @@ def _late(cursor: Cursor, rows: Sequence[Settlement]) -> None:
     if not rows:
         return
     cursor.execute(TAKE_BACK, {"ids": [row.id for row in rows]})
-    waiting = {row[0] for row in cursor.fetchall()}
+    taken = cursor.fetchall()
+    waiting = {row[0] for row in taken}
     moves = [
         Move(
             id=row.id,
@@ -238,6 +240,7 @@ def _late(cursor: Cursor, rows: Sequence[Settlement]) -> None:
         if row.id in waiting
     ]
     lifecycle.apply(cursor, moves)
+    release(cursor, {(service_id, key) for _, service_id, key in taken if key})
 
 
 def _consequences(cursor: Cursor, rows: Sequence[Settlement]) -> None:

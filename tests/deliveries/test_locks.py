@@ -16,7 +16,8 @@ from channels.base import Receipt, ReceiptKind
 from deliveries import acts, receipts
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
-from deliveries.retry import Policy
+from deliveries.delivery.settle import Settlement, settle
+from deliveries.retry import Decision, History, Policy, decide
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
 from tests.processes.system import wait_for
@@ -56,17 +57,18 @@ def somebody_waits_for_a_lock() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def receipt_of(message_id: UUID) -> Callable[[], object]:
-    message = steps.message(message_id)
-    kept = Receipt("e1", ReceiptKind.DELIVERED, message_id=str(message_id), provider_message_id="p9")
+def store(message_id: UUID, *kinds: ReceiptKind) -> None:
+    account_id = steps.message(message_id).account_id
+    came = [
+        Receipt(f"{message_id} {kind}", kind, message_id=str(message_id), provider_message_id="p9") for kind in kinds
+    ]
     with transaction.atomic(), connection.cursor() as cursor:
-        receipts.store(cursor, message.account_id, [kept])
+        receipts.store(cursor, account_id, came)
 
-    def apply() -> int:
-        with transaction.atomic(), connection.cursor() as cursor:
-            return receipts.apply(cursor)
 
-    return apply
+def apply_receipts() -> int:
+    with transaction.atomic(), connection.cursor() as cursor:
+        return receipts.apply(cursor)
 
 
 def frozen(claimed: Claimed) -> Callable[[], object]:
@@ -80,11 +82,6 @@ def doubtful(shop: Caller) -> UUID:
     (message_id,) = steps.accept(shop.service)
     steps.send(message_id, steps.REFUSALS["in_doubt"], Policy(hold_in_doubt=True))
     return message_id
-
-
-def a_receipt(shop: Caller) -> tuple[UUID, Callable[[], object]]:
-    message_id = doubtful(shop)
-    return message_id, receipt_of(message_id)
 
 
 def a_verdict(shop: Caller) -> tuple[UUID, Callable[[], object]]:
@@ -106,7 +103,7 @@ def a_cancel(shop: Caller) -> tuple[UUID, Callable[[], object]]:
     return message_id, lambda: acts.cancel(message, actor="somebody")
 
 
-@pytest.mark.parametrize("who", [a_receipt, a_verdict, a_late_record, a_cancel])
+@pytest.mark.parametrize("who", [a_verdict, a_late_record, a_cancel])
 def test_whoever_moves_a_message_waits_for_its_place_in_the_queue_before_it_locks_anything_else(
     who: Callable[[Caller], tuple[UUID, Callable[[], object]]],
     shop: Caller,
@@ -138,3 +135,56 @@ def test_a_successor_that_somebody_holds_is_not_waited_for_but_let_go_by_the_swe
         assert waiting.blocked
     assert steps.swept() == 1
     assert [claimed.id for claimed in steps.claim()] == [second]
+
+
+LOCKED = {
+    "its place": "SELECT 1 FROM pending WHERE message_id = %s FOR UPDATE",
+    "the message": "SELECT 1 FROM message WHERE id = %s FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("sql", LOCKED.values(), ids=LOCKED)
+def test_a_message_that_somebody_holds_holds_up_its_own_receipts_alone(
+    sql: str, shop: Caller, other_side: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    held, free = doubtful(shop), doubtful(shop)
+    for message_id in (held, free):
+        store(message_id, ReceiptKind.DELIVERED)
+    with other_side.transaction():
+        other_side.execute(sql, [held])
+        assert apply_receipts() == 1
+    assert (steps.message(free).status, steps.message(held).status) == ("delivered", "in_doubt")
+    assert apply_receipts() == 0, "it is looked at again after a moment, so that it stands before no others"
+    with steps.later(timedelta(seconds=1)):
+        assert apply_receipts() == 1
+    assert steps.message(held).status == "delivered"
+    assert steps.pending(held) is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [
+        ((ReceiptKind.SENT, ReceiptKind.DELIVERED), "delivered"),
+        ((ReceiptKind.UNDELIVERED,), "undelivered"),
+        ((ReceiptKind.READ,), "read"),
+    ],
+)
+def test_receipts_that_come_while_their_send_is_recorded_are_not_lost(
+    kinds: tuple[ReceiptKind, ...], status: str, shop: Caller, other_side: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    (claimed,) = steps.claim(ids=steps.accept(shop.service))
+    steps.begun([claimed])
+    store(claimed.id, *kinds)
+    decided = decide(steps.ACCEPTED, History(0, 0, claimed.expires_at, 1), Policy(), steps.now())
+    with other_side.transaction(), other_side.cursor() as cursor:
+        settle(cursor, [settlement(claimed, decided)])
+        with meanwhile(apply_receipts) as applied:
+            applied.result(10)
+    with steps.later(timedelta(seconds=1)):
+        apply_receipts()
+    assert steps.message(claimed.id).status == status
+
+
+def settlement(claimed: Claimed, decided: Decision) -> Settlement:
+    opened, account = claimed.opened_at, claimed.account_id
+    return Settlement(claimed.id, claimed.number, claimed.token, account, opened, steps.ACCEPTED, decided)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
 
+from channels.base import ReceiptKind
 from deliveries import acts
 from deliveries.intake.accept import LOCK
+from deliveries.retry import Policy
 from tests.deliveries import steps
 from tests.deliveries.test_locks import somebody_waits_for_a_lock
 from tests.factories import Caller, make_account
@@ -78,3 +81,26 @@ def test_the_place_of_a_redelivered_message_is_drawn_under_the_lock_of_its_key(s
     assert again is not None
     assert again.blocked
     assert [claimed.id for claimed in steps.claim()] == [before]
+
+
+@pytest.mark.django_db
+def test_a_receipt_that_ends_a_doubt_lets_the_next_one_go(shop: Caller) -> None:
+    make_account("sms")
+    first, second = steps.accept(shop.service, 2, ordering_key=KEY)
+    steps.send(first, steps.REFUSALS["in_doubt"], Policy(hold_in_doubt=True))
+    assert not steps.claim()
+    steps.receive(steps.message(first), ReceiptKind.DELIVERED)
+    assert [claimed.id for claimed in steps.claim()] == [second]
+
+
+@pytest.mark.django_db
+def test_a_late_acceptance_lets_the_next_one_go(shop: Caller) -> None:
+    make_account("sms")
+    first, second = steps.accept(shop.service, 2, ordering_key=KEY)
+    (claimed,) = steps.claim()
+    steps.begun([claimed])
+    with steps.later(timedelta(seconds=61)):
+        steps.swept()
+        steps.record(claimed, steps.ACCEPTED)
+        assert steps.message(first).status == "sent"
+        assert [each.id for each in steps.claim()] == [second]

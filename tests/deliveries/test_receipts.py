@@ -120,13 +120,30 @@ def test_strangers_receipts_hold_up_none_that_has_a_message(shop: Caller) -> Non
     assert steps.message(message_id).status == "delivered"
 
 
-def test_one_that_belongs_to_no_message_is_marked_after_an_hour_and_not_before(shop: Caller) -> None:
+def test_one_that_belongs_to_no_message_is_marked_after_days_and_not_before(shop: Caller) -> None:
     (message_id,) = steps.accept(shop.service)
     account = steps.account_of(message_id).pk
     assert _store_and_apply(account, Receipt("e1", DELIVERED, provider_message_id="nobody's")) == 0
-    with steps.later(timedelta(hours=2)):
+    with steps.later(timedelta(days=2)):
+        assert _apply() == 0
+    with steps.later(timedelta(days=4)):
         assert _apply() == 1
     assert Kept.objects.get().effect == ReceiptEffect.UNMATCHED
+
+
+def test_one_whose_send_is_recorded_hours_later_is_applied_then(shop: Caller) -> None:
+    """A worker's machine was down, and what its calls gave lay in its spill."""
+    (message_id,) = steps.accept(shop.service)
+    (claimed,) = steps.claim()
+    steps.begun([claimed])
+    account = steps.account_of(message_id).pk
+    assert _store_and_apply(account, Receipt("e1", DELIVERED, provider_message_id="SM1")) == 0
+    with steps.later(timedelta(hours=5)):
+        assert _apply() == 0
+        steps.record(claimed, Outcome(provider_message_id="SM1"))
+    with steps.later(timedelta(hours=6, minutes=1)):
+        assert _apply() == 1
+    assert steps.message(message_id).status == "delivered"
 
 
 def test_a_receipt_of_one_account_never_moves_a_message_of_another(shop: Caller) -> None:

@@ -73,8 +73,8 @@ def test_a_task_that_fails_keeps_its_traceback_and_loses_nothing(system: System)
     assert shop.client.wait(message.id, until="sent", timeout=15).status in ("sent", "delivered")
 
 
-def test_doctor_finds_every_process_running_but_beat(system: System) -> None:
-    """What else it may find wrong here concerns messages and tasks of the tests before."""
+def test_doctor_finds_every_process_running(system: System) -> None:
+    """But beat, unless a test has just done its work. What else it may find concerns what the tests before left behind."""
     processes = {"database", "broker", "worker", "workers", "relay", "relays", "beat", "queue", "clock"}
     found: dict[str, str] = {}
 
@@ -85,5 +85,5 @@ def test_doctor_finds_every_process_running_but_beat(system: System) -> None:
         return processes & set(found)
 
     with suppress(AssertionError):
-        wait_for(lambda: missed() == {"beat"}, 20)
-    assert processes & set(found) == {"beat"}, found
+        wait_for(lambda: missed() <= {"beat"}, 20)
+    assert processes & set(found) <= {"beat"}, found
