@@ -13,8 +13,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from kombu.transport import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+log = structlog.get_logger(__name__)
 
 
 class Channel(redis.Channel):
@@ -39,12 +42,17 @@ class Channel(redis.Channel):
             return True
 
 
+def _say_garbage(queue: str, element: str) -> None:
+    """Where no worker listens, in Flower say: what it was may name people, so only where it lay is told."""
+    log.error("unreadable_element_dropped", queue=queue, characters=len(element))
+
+
 class Transport(redis.Transport):
     """The transport of ``redis://``, ``rediss://`` and ``redis+socket://``."""
 
     Channel = Channel
-    #: Told of (queue, element) for what kombu cannot read, and which is on the queue no more.
-    garbage: Callable[[str, str], None]
+    #: Told of (queue, element) for what kombu cannot read, and which is on the queue no more. A worker's consumer parks it.
+    garbage: Callable[[str, str], None] = staticmethod(_say_garbage)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         try:

@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Protocol
 
 import psycopg
@@ -18,13 +17,14 @@ import structlog
 
 from deliveries.delivery.database import EngineConnection
 from deliveries.lineage import guard
+from deliveries.threads import going_on
 
 log = structlog.get_logger(__name__)
 INTERVAL_SECONDS = 5.0
 
 BEAT = """
 INSERT INTO heartbeat (name, kind, seen_at, claimed_at, queues)
-VALUES (%(name)s, %(kind)s, chaski_now(), %(claimed_at)s, %(queues)s)
+VALUES (%(name)s, %(kind)s, chaski_now(), chaski_now() - make_interval(secs => %(claimed_ago)s), %(queues)s)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, queues = excluded.queues,
     claimed_at = coalesce(excluded.claimed_at, heartbeat.claimed_at)
 """
@@ -38,13 +38,12 @@ class Claims(Protocol):
 
 
 def beat(
-    connection: EngineConnection, name: str, kind: str, *, claimed_at: float | None = None, queues: str = ""
+    connection: EngineConnection, name: str, kind: str, *, claimed_ago: float | None = None, queues: str = ""
 ) -> None:
-    """Leave one sign of life. A database that is away is no reason to stop living."""
-    moment = datetime.fromtimestamp(claimed_at, UTC) if claimed_at else None
+    """Leave one sign of life; ``claimed_ago`` in seconds. A database that is away is no reason to stop living."""
     try:
         with connection.transaction() as cursor:
-            cursor.execute(BEAT, {"name": name, "kind": kind, "claimed_at": moment, "queues": queues})
+            cursor.execute(BEAT, {"name": name, "kind": kind, "claimed_ago": claimed_ago, "queues": queues})
             tell_witnesses = guard().advance(cursor)
         tell_witnesses()
     except psycopg.Error as error:
@@ -58,10 +57,17 @@ def start(kind: str, claims: Claims, queues: Iterable[str]) -> None:
     def run() -> None:
         connection = EngineConnection()
         while True:
-            beat(connection, claims.worker, kind, claimed_at=claims.claimed_at, queues=taken)
+            beat_for(claims, connection, kind, taken)
             time.sleep(INTERVAL_SECONDS)
 
     threading.Thread(target=run, name="chaski-heartbeat", daemon=True).start()
+
+
+def beat_for(claims: Claims, connection: EngineConnection, kind: str, queues: str) -> None:
+    """Leave one sign of life of a worker. Never raises: the thread that calls it is the process's only one."""
+    with going_on("heartbeat"):
+        ago = None if claims.claimed_at is None else time.monotonic() - claims.claimed_at
+        beat(connection, claims.worker, kind, claimed_ago=ago, queues=queues)
 
 
 def process_name(kind: str) -> str:

@@ -27,6 +27,7 @@ from deliveries.delivery.database import EngineConnection
 from deliveries.doorbell import doorbell
 from deliveries.models.parked import NOTES, Parked, Reason
 from deliveries.sql import Cursor, storable
+from deliveries.threads import going_on
 
 log = structlog.get_logger(__name__)
 
@@ -146,15 +147,21 @@ class Lot:
     def _run(self) -> None:
         while True:
             taken = [self._waiting.get(), *self._rest()]
-            strays = [stray for stray, _ in taken]
-            written = self._write(strays)
+            written = False
+            with going_on("parking"):
+                written = self._write([stray for stray, _ in taken])
             if not written:
                 time.sleep(HOLD_SECONDS)
             for stray, after in taken:
-                after(written)
-                if written and stray.channel and stray.reason not in NOTES:
-                    # In the laziest lane: its bell takes what is more urgent first.
-                    doorbell.ring(stray.channel, Lane.BULK)
+                with going_on("parking"):
+                    self._finish(stray, after, written=written)
+
+    @staticmethod
+    def _finish(stray: Stray, after: Callable[[bool], None], *, written: bool) -> None:
+        after(written)
+        if written and stray.channel and stray.reason not in NOTES:
+            # In the laziest lane: its bell takes what is more urgent first.
+            doorbell.ring(stray.channel, Lane.BULK)
 
     def _rest(self) -> list[tuple[Stray, Callable[[bool], None]]]:
         found: list[tuple[Stray, Callable[[bool], None]]] = []

@@ -20,6 +20,7 @@ from celery.worker import state
 
 from deliveries.conf import Timings, timings
 from deliveries.doorbell import BROKER_ERRORS, Publisher
+from deliveries.threads import going_on
 
 log = structlog.get_logger(__name__)
 #: EX_TEMPFAIL of sysexits.h: nothing is wrong that a new process would not mend.
@@ -163,10 +164,11 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._over.wait(timings().look_seconds):
-            look = self._look()
-            reason = self._judge.judge(look)
-            if reason and not self._over.is_set():
-                self._end(reason, look)
+            with going_on("watchdog"):
+                look = self._look()
+                reason = self._judge.judge(look)
+                if reason and not self._over.is_set():
+                    self._end(reason, look)
 
     def _look(self) -> Look:
         looped, self._looped = self._looped, False

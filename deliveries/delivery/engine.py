@@ -157,7 +157,7 @@ class Engine:
             if solitary:
                 self._suspects.give()
             raise
-        self.claimed_at = time.time()
+        self.claimed_at = time.monotonic()
         window.give(room - len(claimed))
         if solitary and not claimed:
             self._suspects.none(hand.channel)
@@ -173,8 +173,9 @@ class Engine:
         with self._lock:
             self._resting = {account: until for account, until in self._resting.items() if until > now}
             resting = frozenset(self._resting)
-        if self._pauses is None or now - self._pauses[0] > timings().pause_cache_seconds:
-            self._pauses = (now, lineage.pauses(cursor))
+        pauses = self._pauses  # another thread may forget them
+        if pauses is None or now - pauses[0] > timings().pause_cache_seconds:
+            pauses = self._pauses = (now, lineage.pauses(cursor))
         return Request(
             channel=hand.channel,
             lane=hand.lane,
@@ -182,7 +183,7 @@ class Engine:
             lease_seconds=lease_seconds(hand.channel),
             worker=self.worker,
             task_id=hand.task_id,
-            pauses=self._pauses[1],
+            pauses=pauses[1],
             resting=resting,
             ids=ids,
             solitary=solitary,
@@ -203,6 +204,7 @@ class Engine:
             begun, accounts = self._begin(claimed)
         except BaseException:
             # Their leases will end with no call begun, and the sweep makes them due again.
+            self._pauses = None
             for message in claimed:
                 self._done(hand, window, message, Status.QUEUED)
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from kombu import Connection
+from structlog.testing import capture_logs
 
 import config.celery  # noqa: F401 - names our transport
 from config.broker import Transport
@@ -33,3 +34,11 @@ def test_acknowledging_after_the_connection_was_lost_is_a_connection_error(conne
     connection.collect()
     with pytest.raises(lost):
         channel.qos.ack("a-tag")
+
+
+def test_what_is_no_task_is_named_by_its_queue_where_no_worker_listens(connection: Connection) -> None:
+    with capture_logs() as logs:
+        connection.transport._deliver({"to": "+56912345678"}, "normal")
+    ((queue, event),) = ((log["queue"], log["event"]) for log in logs)
+    assert (queue, event) == ("normal", "unreadable_element_dropped")
+    assert "56912345678" not in str(logs)

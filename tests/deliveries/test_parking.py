@@ -17,9 +17,10 @@ from deliveries import maintenance, parking
 from deliveries.doorbell import Publisher
 from deliveries.models import Audit, Parked
 from deliveries.models.parked import Reason
-from deliveries.parking import NotPublishable, Stray, discard, publish_again
+from deliveries.parking import Lot, NotPublishable, Stray, discard, publish_again
 from tests.commands.shell import refused, run
 from tests.deliveries import steps
+from tests.processes.system import wait_for
 
 pytestmark = pytest.mark.django_db
 CALL = json.dumps([[], {"channel": "sms", "ids": []}, {}])
@@ -148,3 +149,34 @@ def test_only_a_bell_of_a_known_channel_has_one_to_look_at() -> None:
     assert stray().channel == "sms"
     assert stray(name="deliver.fax").channel == ""
     assert stray(name="sms").channel == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_cannot_be_finished_keeps_none_behind_it_waiting() -> None:
+    """The connection to the broker may be gone when it is to be acknowledged."""
+    lot, finished = Lot(), []
+
+    def fail(_: bool) -> None:
+        raise RuntimeError("the channel is closed")
+
+    lot.put(stray("first"), fail)
+    lot.put(stray("second"), finished.append)
+    wait_for(lambda: finished == [True], 10, "the second one")
+    lot.put(stray("third"), finished.append)
+    wait_for(lambda: finished == [True, True], 10, "the thread to be alive still")
+    lot._connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_cannot_be_written_for_a_reason_that_nobody_expects_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lot, finished = Lot(), []
+    monkeypatch.setattr(parking, "HOLD_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(parking, "park", lambda *_: 1 / 0)
+        lot.put(stray("first"), finished.append)
+        wait_for(lambda: finished == [False], 10, "it being given back")
+    lot.put(stray("second"), finished.append)
+    wait_for(lambda: finished == [False, True], 10, "the next one")
+    lot._connection.close()
