@@ -32,13 +32,17 @@ from django.db.models.fields import NOT_PROVIDED
 
 ROOT = Path(__file__).resolve().parents[2]
 SQUAWK = Path(sys.executable).with_name("squawk")
-#: Released with the first version: they made empty tables and are never edited.
-RELEASED = ("0001_initial", "0002_partitions", "0003_message_permissions")
+#: Released with the first version, each with the SHA-256 of its file: they made empty tables and are never edited.
+RELEASED = {
+    "0001_initial": "c16360cff9a01ceae6517ea03722b750c6ebbe246898960a7e9375ae71049576",
+    "0002_partitions": "6544f2c4ef72c21dcf1baa713524a7cf38a2ee077e4e42355cb538c04c68688b",
+    "0003_message_permissions": "b4ee4c265c526cff5bd2549968b00dbfd829f45d9d7a777ebe34070cfd5e4fbe",
+}
 #: Migration -> rules that it may break, each with the reason. The place for the second half of removing a column: when no
 #: code of the release before reads or writes it any more.
 ACCEPTED: dict[str, dict[str, str]] = {}
 #: No index can be made on these in one statement without locking their writers out.
-PARTITIONED = {"message", "attempt", "event", "acceptance"}
+PARTITIONED = {"message", "attempt", "event", "acceptance", "told"}
 #: What nobody waits for, and what can be run again after it was cut off: all that a migration without a transaction may do.
 UNLOCKED = (AddIndexConcurrently, RemoveIndexConcurrently, ValidateConstraint, RunPython)
 _WRITES = re.compile(r"^\s*(UPDATE|DELETE|INSERT|TRUNCATE|COPY|MERGE)\b", re.IGNORECASE | re.MULTILINE)
