@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -74,7 +74,8 @@ class Outbound:
 
     ``message_id`` is the UUIDv7 in its canonical form and the same on every attempt: use it wherever the vendor takes a
     reference or an idempotency key. ``to`` is normalised for the channel. ``attempt`` counts from 1.
-    ``receipts_url`` is where the vendor should report to, empty where the account has none.
+    ``receipts_url`` is where the vendor should report to, empty where the account has none. ``at`` is the time to put where
+    the vendor wants one, aware: that of the database, for a worker's own clock may be wrong.
     """
 
     message_id: str
@@ -88,6 +89,7 @@ class Outbound:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
     receipts_url: str = ""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class Webhook(Provider):
         response = await self.http.request(
             "POST",
             self._url(outbound.to),
-            headers=self._headers(outbound.message_id, body),
+            headers=self._headers(outbound.message_id, outbound.at, body),
             body=body.encode(),
             timeout=self.call_seconds,
             reach=Reach.VENDOR if self._base_url else Reach.PUBLIC,
@@ -124,13 +124,12 @@ class Webhook(Provider):
         except InvalidRecipient as error:
             raise RecipientRefused("url_refused", f"the URL {error}") from None
 
-    def _headers(self, message_id: str, body: str) -> dict[str, str]:
-        now = datetime.now(UTC)
-        signatures = [signer.sign(message_id, now, body) for signer in self._signers]
+    def _headers(self, message_id: str, at: datetime, body: str) -> dict[str, str]:
+        signatures = [signer.sign(message_id, at, body) for signer in self._signers]
         return {
             "Content-Type": "application/json",
             "webhook-id": message_id,
-            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-timestamp": str(int(at.timestamp())),
             "webhook-signature": " ".join(signatures),
         }
 

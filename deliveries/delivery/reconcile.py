@@ -128,7 +128,7 @@ async def ask(asked: Asked, account: LiveAccount) -> Finding:
         return Misconfigured("account_unusable", account.problem)
     try:
         async with asyncio.timeout(timings().deadline(type(account.provider))):
-            return await account.provider.find(outbound(asked, account), asked.since)
+            return await account.provider.find(outbound(asked, account, asked.now), asked.since)
     except SendError as error:
         return error
     except TimeoutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -35,17 +36,17 @@ async def send(claimed: Claimed, account: LiveAccount, deadline: float, started:
         return Outcome.of_error(NotSent("no_time_left", "the call's time was over before it began"))
     crash_point("in_send", claimed.recipient)
     writing = watch_writing()
-    outcome = await _call(claimed, account, account.provider, deadline)
+    outcome = await _call(claimed, account, account.provider, deadline, moment(claimed, started, time.monotonic()))
     if writing.at is None or outcome.error_class == ErrorClass.NOT_SENT:
         return outcome
     return replace(outcome, written_at=moment(claimed, started, writing.at))
 
 
-async def _call(claimed: Claimed, account: LiveAccount, provider: Provider, deadline: float) -> Outcome:
+async def _call(claimed: Claimed, account: LiveAccount, provider: Provider, deadline: float, at: datetime) -> Outcome:
     """Whatever a provider raises besides a ``SendError`` counts as in doubt: it may have written its request."""
     try:
         async with asyncio.timeout_at(deadline):
-            answer = await provider.send(outbound(claimed, account))
+            answer = await provider.send(outbound(claimed, account, at))
         crash_point("after_answer", claimed.recipient)
         return Outcome.of_answer(answer)
     except SendError as error:
@@ -62,8 +63,8 @@ def moment(claimed: Claimed, started: float, monotonic: float) -> datetime:
     return claimed.opened_at + timedelta(seconds=monotonic - started)
 
 
-def outbound(claimed: Claimed | Asked, account: LiveAccount) -> Outbound:
-    """The message as its provider gets it.
+def outbound(claimed: Claimed | Asked, account: LiveAccount, at: datetime) -> Outbound:
+    """The message as its provider gets it at ``at``, by the database's clock.
 
     Raises ``ContentRefused`` for a row that intake cannot have written: nothing has left, so it is no doubt.
     """
@@ -84,6 +85,7 @@ def outbound(claimed: Claimed | Asked, account: LiveAccount) -> Outbound:
         metadata=claimed.metadata,
         reference=claimed.reference,
         receipts_url=account.receipts_url,
+        at=at,
     )
 
 

@@ -137,6 +137,12 @@ class TestEndpoints:
         assert (body, first["webhook-id"]) == (again, second["webhook-id"])
         assert abs(datetime.now(UTC).timestamp() - int(second["webhook-timestamp"])) < 5
 
+    async def test_it_is_dated_by_the_clock_that_it_is_given(self, server: Server, http: HttpClient) -> None:
+        """The worker's own may be wrong, and receivers refuse what is minutes off."""
+        at = datetime(2030, 1, 31, 12, tzinfo=UTC)
+        headers, _ = await self.request(server, http, at=at)
+        assert headers["webhook-timestamp"] == str(int(at.timestamp()))
+
     async def test_the_events_time_is_the_one_in_its_id(self, server: Server, http: HttpClient) -> None:
         _, body = await self.request(server, http)
         milliseconds = int(MESSAGE_ID.replace("-", "")[:12], 16)
