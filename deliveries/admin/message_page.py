@@ -83,8 +83,8 @@ def _named(message: Message) -> Iterator[Fact]:
 
 
 def _template(message: Message) -> str:
-    name = message.content.get("template", "")
-    return f"{name} v{message.content.get('template_version', '')}" if name else ""
+    name = message.parts.get("template", "")
+    return f"{name} v{message.parts.get('template_version', '')}" if name else ""
 
 
 def _times(message: Message) -> Iterator[Fact]:
@@ -188,7 +188,7 @@ def neighbours(message: Message) -> list[Fact]:
 
 def body(message: Message) -> dict[str, Any]:
     """What the message says, part by part; the JSON parts as they are kept."""
-    content = message.content
+    content = message.parts
     return {
         "subject": plain(content.get("subject", "")),
         "text": plain(content.get("text", "")),

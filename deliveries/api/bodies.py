@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 from django.http import HttpRequest
@@ -15,6 +16,8 @@ from rest_framework.request import Request
 from deliveries.api.parsing import StrictJSONParser
 from deliveries.api.problems import Problem
 
+#: What is read of a body that is too large anyway, so that its sender is ready to hear so.
+DRAINED_BYTES, PIECE_BYTES = 32_000_000, 64_000
 JSON = StrictJSONParser.media_type
 LINES = "application/x-ndjson"
 _CUT_OFF = "The body ended before it was complete. Send it again with the same key."
@@ -51,15 +54,22 @@ def json_of(request: Request, limit: int) -> Any:
 
 def bounded(request: HttpRequest, limit: int) -> bytes:
     """The body, which has at most ``limit`` bytes. Raises ``Problem`` 413 for more, 400 where it was cut off."""
-    declared = _declared(request)
-    if declared > limit:
-        raise _too_large(limit)
-    body = _read(_stream_of(request), limit + 1)
-    if len(body) > limit:
+    declared, stream = _declared(request), _stream_of(request)
+    body = b"" if declared > limit else _read(stream, limit + 1)
+    if max(declared, len(body)) > limit:
+        _drain(stream)
         raise _too_large(limit)
     if len(body) < declared:
         raise Problem(400, "malformed", _CUT_OFF)
     return body
+
+
+def _drain(stream: Stream) -> None:
+    """Read what else comes, up to a bound: whoever is answered while it still sends meets a reset instead of the answer."""
+    with suppress(Problem):
+        for _ in range(DRAINED_BYTES // PIECE_BYTES):
+            if not _read(stream, PIECE_BYTES):
+                return
 
 
 def lines(request: HttpRequest, limit: int) -> Iterator[bytes | None]:

@@ -68,7 +68,7 @@ def _present(message: Message, around: Surroundings) -> dict[str, Any]:
 
 
 def _as_given(message: Message, account: str) -> dict[str, Any]:
-    content = message.content
+    content = message.parts
     return {
         "id": message.pk,
         "channel": message.channel,

@@ -8,6 +8,7 @@ month on the UUIDv7 id; the migration holds their SQL.
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -125,6 +126,11 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """``content`` by its parts; none where a person with SQL wrote something else than intake does."""
+        return self.content if isinstance(self.content, dict) else {}
 
 
 class Pending(models.Model):

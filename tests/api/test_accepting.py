@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
@@ -100,6 +101,15 @@ def test_what_was_given_is_what_is_shown(api: Api) -> None:
     assert body["recipient"] == "Ana@example.com"
     assert (body["waiting_for"], datetime.fromisoformat(body["waiting_until"])) == ("schedule", later)
     assert api.get(f"messages/{body['id']}").json()["metadata"] == given["metadata"]
+
+
+@pytest.mark.parametrize("content", ["[]", '"text"', "7", "null"])
+def test_a_row_that_somebody_wrote_by_hand_is_shown_without_its_parts(api: Api, content: str) -> None:
+    message_id = api.send()["id"]
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE message SET content = %s::jsonb WHERE id = %s", [content, message_id])
+    answer = api.get(f"messages/{message_id}")
+    assert (answer.status_code, answer.json()["text"]) == (200, "")
 
 
 def test_a_repeat_gives_the_first_message_with_200(api: Api) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -184,6 +185,22 @@ def test_a_lying_content_length_stores_nothing(server: Server, sender: Caller, d
     )
     assert expected in raw(server, head.encode() + body).splitlines()[0]
     assert Message.objects.count() == 0
+
+
+def test_a_client_that_sends_too_much_hears_so_and_keeps_its_connection(server: Server, sender: Caller) -> None:
+    """Answered before the body was read, it would meet a reset instead of the problem."""
+    where = urlsplit(server.url)
+    connection = HTTPConnection(str(where.hostname), int(where.port or 0), timeout=10)
+    for _ in range(3):
+        headers = {**sender.headers, "Content-Type": "application/json"}
+        connection.request("POST", "/api/v1/messages", body=b" " * 7_000_000, headers=headers)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (413, "too_large")
+        kept = connection.sock
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().read()
+        assert connection.sock is kept is not None
+    connection.close()
 
 
 def test_lines_that_break_off_keep_what_came_before(server: Server, sender: Caller) -> None:
