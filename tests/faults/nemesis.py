@@ -25,6 +25,7 @@ from pathlib import Path
 from tests.faults.injuries import INJURIES, draw
 from tests.faults.load import Load
 from tests.faults.system import FaultSystem
+from tests.faults.watching import out_of_order
 from tests.processes.system import SCALE, Tenant, wait_for
 
 #: After a minute of failures the next try of a message may be as far away again.
@@ -114,14 +115,8 @@ class Nemesis:
 
     def in_order(self, told: list[str]) -> None:
         """Each ordering key's messages reached the provider in the order of acceptance. Raises ``Finding``."""
-        reached = list(self.system.accepted(*told))  # a Counter keeps the order of the file
-        for key in range(KEYS):
-            accepted = told[key::KEYS]
-            mine = set(accepted)
-            arrived = [message_id for message_id in reached if message_id in mine]
-            if arrived != accepted:
-                at = next(n for n, pair in enumerate(zip(arrived, accepted, strict=False)) if pair[0] != pair[1])
-                raise Finding(f"key-{key} was not in order from no. {at}: {arrived[at : at + 3]}, not {accepted[at]}")
+        if found := out_of_order(self.system, told, KEYS):
+            raise Finding(found)
 
     def _ledger(self) -> None:
         try:

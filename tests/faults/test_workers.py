@@ -25,6 +25,7 @@ from tests.faults.watching import (
     busy_worker,
     explained,
     fate,
+    out_of_order,
     row,
     statuses,
 )
@@ -172,24 +173,27 @@ def test_a_message_of_a_killed_worker_is_held_in_doubt_where_the_account_says_so
 @row(
     "F1-F6",
     "kill -9 of two workers and a relay with calls under way, under load",
-    "all sent; repeats only with a doubt",
+    "all sent; repeats only with a doubt; keys in their order",
 )
 def test_workers_and_a_relay_killed_under_load_double_nothing_in_silence(
     system: FaultSystem, shop: Tenant, seen: Evidence
 ) -> None:
     system.vendor.delay(CALL_SECONDS / 4)
-    with Load(shop, channel="webhook", rows=20) as load:
+    with Load(shop, channel="webhook", rows=20) as load, Load(shop, channel="webhook", rows=8, keys=8) as orderly:
         for _ in range(2):
             name = wait_for(lambda: busy_worker(system), 20, "calls under way")
             system.restarted(name, system.kill(name))
         system.restarted("relay1", system.kill("relay1"))
         load.more(100)
     with seen.recovery():
-        all_sent(system, load.told)
+        all_sent(system, load.told + orderly.told)
     doubts = sum(shop.doubts()[id_] for id_ in load.told)
     assert doubts, "calls were under way, so they are counted as doubts"
-    repeated = explained(system, shop, load.told).total() - len(load.told)
-    seen(f"{len(load.told)} sent, {doubts} doubts, {repeated} repeated")
+    repeated = explained(system, shop, load.told + orderly.told).total() - len(load.told + orderly.told)
+    assert not out_of_order(system, orderly.told, keys=8)
+    seen(
+        f"{len(load.told + orderly.told)} sent, {doubts} doubts, {repeated} repeated, {len(orderly.told)} in order by key"
+    )
 
 
 @pytest.mark.thorough

@@ -154,3 +154,21 @@ def _rung(command: str) -> Iterator[Pair]:
     lane, _, raw = rest.partition(" ")
     if word == "LPUSH" and lane in LANES:
         yield _arguments(raw)["channel"], lane
+
+
+# -- the order
+
+
+def out_of_order(system: FaultSystem, told: list[str], keys: int) -> str:
+    """What reached the provider before its turn, of messages that were accepted key by key in turn; empty: nothing did."""
+    reached = list(system.accepted(*told))  # a Counter keeps the order of the file
+    for key in range(keys):
+        accepted = told[key::keys]
+        mine = set(accepted)
+        arrived = [message_id for message_id in reached if message_id in mine]
+        if arrived != accepted:
+            at = next(
+                (n for n, pair in enumerate(zip(arrived, accepted, strict=False)) if pair[0] != pair[1]), len(arrived)
+            )
+            return f"key-{key} was not in order from no. {at}: {arrived[at : at + 3]}, not {accepted[at : at + 1]}"
+    return ""
