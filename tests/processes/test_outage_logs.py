@@ -66,9 +66,29 @@ def test_an_outage_is_told_in_few_lines_by_every_process(system: System, away: s
     shop = system.new_service(("sms", "sandbox", "latency_ms=200"))
     lines = during_an_outage(system, shop, getattr(system, away))
     assert any(said in line for line in lines)
+    few(lines)
+    tracebacks = Counter(line.partition(":")[0] for line in lines if "Traceback" in line)
+    assert max(tracebacks.values(), default=0) <= 2, "\n".join(lines)
+
+
+@pytest.mark.faults
+@pytest.mark.thorough
+@pytest.mark.parametrize("away", ["valkey", "postgres"], ids=["the broker", "the database"])
+def test_a_whole_minute_of_it_is_no_more(system: System, away: str) -> None:
+    shop, server = system.new_service(("sms", "sandbox", "latency_ms=200")), getattr(system, away)
+    before = len(system.lines)
+    with sending(shop):
+        server.kill()
+        time.sleep(60)
+        lines = system.lines[before:]
+        server.start()
+    few(lines)
+    shop.settled(60)
+
+
+def few(lines: list[str]) -> None:
+    """Every process spoke, and none too much."""
     written = Counter(line.partition(":")[0] for line in lines)
     assert {"web", "worker1", "worker2"} <= set(written)
     too_many = {name: count for name, count in written.items() if count > LINES * PROCESSES.get(name, 1)}
     assert not too_many, "\n".join(lines)
-    tracebacks = Counter(line.partition(":")[0] for line in lines if "Traceback" in line)
-    assert max(tracebacks.values(), default=0) <= 2, "\n".join(lines)
