@@ -1,8 +1,12 @@
-"""kombu's Redis transport with two mends, for lost connections and for what is no task at all. Used by ``config.celery``.
+"""kombu's Redis transport with three mends, for lost connections, for waits and for what is no task at all. Used by
+``config.celery``.
 
 A task that ends after the broker went away acknowledges on a channel whose connection is gone, and so does kombu itself
 when it gives unacknowledged tasks back. In kombu 5.7 both raise ``AttributeError``, which nobody expects there: the worker
 ends. A ``ConnectionError`` is what its callers are prepared for; the bell comes again, and rings for nothing.
+
+redis-py tries a connection four times over seconds before it says that there is none. Whoever rings has other work to do
+meanwhile, and Celery's consumer has waits of its own: here it is tried once more, at once, and only where it was refused.
 
 An element of a queue that is not what kombu writes ends the worker as well, and is gone. The worker's consumer takes it.
 """
@@ -15,7 +19,9 @@ from typing import Any
 
 import structlog
 from kombu.transport import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +36,7 @@ class Channel(redis.Channel):
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("the connection of this channel was lost")
         found: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
-        return found
+        return {**found, "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))}
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -33,8 +33,10 @@ log = structlog.get_logger(__name__)
 BELL_VERSION = 1
 #: A hung broker must cost the ringer half a second, not its ten-second default.
 SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
-#: Once more at once, because the connection may be of the server before; the client's own three would wait for seconds.
-_ONCE_MORE = Retry(NoBackoff(), 1)
+#: kombu opens a channel after waits of six seconds in all otherwise.
+_AT_ONCE = {"max_retries": 0}
+#: Once more at once where the connection is one of the server before; the client's own three would wait for seconds.
+_ONCE_MORE = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
 #: Lists of Celery itself: the replies to remote control, and what Flower has not read yet.
 _INTERNAL = re.compile(r"\.pidbox$|^celeryev\.")
 BROKER_ERRORS = (OperationalError, KombuError, redis.RedisError, OSError)
@@ -158,7 +160,7 @@ class Publisher:
 
     def _connect(self) -> Any:
         if self._connection is None:
-            options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **SHORT}
+            options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **SHORT, **_AT_ONCE}
             self._connection = current_app.connection_for_write(transport_options=options)
         return self._connection
 

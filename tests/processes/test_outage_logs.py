@@ -87,8 +87,8 @@ def test_a_whole_minute_of_it_is_no_more(system: System, away: str) -> None:
 
 
 def few(lines: list[str]) -> None:
-    """Every process spoke, and none too much."""
-    written = Counter(line.partition(":")[0] for line in lines)
+    """Every process spoke, and none too much. The journal of accepted requests is no complaint."""
+    written = Counter(line.partition(":")[0] for line in lines if "_accepted " not in line)
     assert {"web", "worker1", "worker2"} <= set(written)
     too_many = {name: count for name, count in written.items() if count > LINES * PROCESSES.get(name, 1)}
-    assert not too_many, "\n".join(lines)
+    assert not too_many, "\n".join(lines[:200])
