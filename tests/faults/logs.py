@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from tests.faults.system import FaultSystem
 
 #: So many lines of complaint may one process write in a minute.
-LINES_PER_MINUTE = 100_000
+LINES_PER_MINUTE = 100
 _CALM = re.compile(r"\w+: \S+ \[(info|debug) *\] ")
 
 
