@@ -78,9 +78,11 @@ FROM pending p JOIN message m ON m.id = p.message_id LEFT JOIN service s ON s.id
 GROUP BY 1, 2, 3, 4 ORDER BY 4 DESC, 3, 1, 2
 """
 
-#: Callbacks are left out: they come at least once and are numbered, so telling them again does no harm.
+#: Callbacks are left out: they come at least once and are numbered, so telling them again does no harm. The message is looked
+#: up for each row: a join would be merged, and read every message from the first.
 WAITING = """
-SELECT p.message_id, p.service_id, p.ordering_key FROM pending p JOIN message m ON m.id = p.message_id
+SELECT p.message_id, p.service_id, p.ordering_key FROM pending p
+CROSS JOIN LATERAL (SELECT created_at, origin FROM message WHERE id = p.message_id LIMIT 1) m
 WHERE p.message_id > %(after)s AND m.created_at <= %(held_at)s AND m.origin <> 'callback' AND p.lease_until IS NULL
     AND NOT (p.blocked AND p.waiting_for = 'operator')
 ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p
@@ -89,8 +91,9 @@ LEASED = """
 SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
        p.solitary, p.suspicion, p.expires_at, 'hold', chaski_now(), '', ''
 FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
-JOIN message m ON m.id = p.message_id
-WHERE p.message_id > %(after)s AND a.finished_at IS NULL AND m.created_at <= %(held_at)s AND m.origin <> 'callback'
+CROSS JOIN LATERAL (SELECT created_at, origin FROM message WHERE id = p.message_id LIMIT 1) m
+WHERE p.message_id > %(after)s AND a.message_id > %(after)s AND a.finished_at IS NULL
+    AND m.created_at <= %(held_at)s AND m.origin <> 'callback'
 ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p
 """
 HOLD = """
