@@ -144,8 +144,9 @@ class Guard:
             self._silent.discard(witness.name)
 
     def _remember(self, counts: Mapping[UUID, int]) -> None:
+        """A lineage that has not counted yet is left out: its row may be rolled back."""
         with self._lock:
-            higher = {key: count for key, count in counts.items() if count > self._known.get(key, -1)}
+            higher = {key: count for key, count in counts.items() if count > self._known.get(key, 0)}
             if higher:
                 self._known = {**self._known, **higher}
 

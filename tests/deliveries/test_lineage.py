@@ -165,6 +165,16 @@ def test_a_witness_that_was_away_at_the_upgrade_is_still_heard_about_it(shop: Ca
     assert look(guard).held
 
 
+def test_a_lineage_whose_transaction_came_to_nothing_is_no_other_one(shop: Caller) -> None:
+    begin_late(shop)
+    Lineage.objects.all().delete()
+    guard = Guard(())
+    with transaction.atomic(), connection.cursor() as cursor:
+        guard.look(cursor)
+        transaction.set_rollback(True)
+    assert not look(guard).held
+
+
 def test_a_database_that_migrate_made_has_a_lineage_that_began_before_its_messages(shop: Caller) -> None:
     make_account("sms")
     steps.accept(shop.service)
