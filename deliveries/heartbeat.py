@@ -48,6 +48,7 @@ def beat(
         tell_witnesses()
     except psycopg.Error as error:
         log.warning("heartbeat_not_written", kind=kind, error=type(error).__name__)
+        guard().ask()  # when the database is back, what they know is known
 
 
 def start(kind: str, claims: Claims, queues: Iterable[str]) -> None:

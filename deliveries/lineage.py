@@ -9,55 +9,46 @@ Asked by the engine before it claims and by the relay before each job; docs/adr/
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from pathlib import Path
-from typing import Protocol
+from functools import partial
 from uuid import UUID, uuid4
 
-import redis
 import structlog
-from django.conf import settings
 
 from deliveries import pausing
-from deliveries.doorbell import slots
 from deliveries.pausing import Pauses
 from deliveries.sql import Cursor
+from deliveries.witnesses import AWAY, Witness, of_this_process
 
 log = structlog.get_logger(__name__)
-#: How often a witness that did not answer is asked again.
-ASK_AGAIN_SECONDS = 5.0
-#: Lineages that a file remembers: those of trials and tests come and go.
-REMEMBERED = 20
-KEY = "chaski:lineage"
 
 READ = """
-SELECT id, counter, advanced_at, held_at, held_reason, identity, chaski_identity() FROM lineage
+SELECT id, counter, advanced_at, held_at, held_reason, begun_late, identity, chaski_identity() FROM lineage
 """
 BEGIN = """
-INSERT INTO lineage (one, id, identity, counter, advanced_at, held_reason)
-VALUES (true, %(id)s, chaski_identity(), 0, chaski_now(), '') ON CONFLICT DO NOTHING
+INSERT INTO lineage (one, id, identity, counter, advanced_at, held_reason, begun_late)
+SELECT true, %(id)s, chaski_identity(), 0, chaski_now(), '', EXISTS (SELECT 1 FROM message) ON CONFLICT DO NOTHING
 """
 HOLD = """
 WITH held AS (
-    UPDATE lineage SET held_at = chaski_now(), held_reason = %(reason)s WHERE held_at IS NULL RETURNING id
+    UPDATE lineage SET held_at = chaski_now(), held_reason = %(reason)s WHERE held_at IS NULL AND id = %(id)s RETURNING id
 )
 INSERT INTO audit (at, actor, action, target, reason, detail)
 SELECT now(), 'chaski', 'hold', 'lineage:' || id, %(reason)s, '{}' FROM held
 """
 ADOPT = "UPDATE lineage SET identity = chaski_identity() WHERE held_at IS NULL"
 ADVANCE = """
-UPDATE lineage SET counter = counter + 1, advanced_at = chaski_now() WHERE held_at IS NULL RETURNING counter
+UPDATE lineage SET counter = counter + 1, advanced_at = chaski_now() WHERE held_at IS NULL RETURNING id, counter
 """
+VOUCH = "UPDATE lineage SET begun_late = false WHERE id = %(id)s"
+HELD = "SELECT 1 FROM lineage WHERE held_at IS NOT NULL AND id = %(id)s FOR SHARE"
 #: A new id: what the witnesses know of the old one is over, and the same backup restored again is held again.
 ARM = """
-UPDATE lineage SET id = %(id)s, identity = chaski_identity(), counter = 0, advanced_at = chaski_now(), held_at = NULL,
-    held_reason = '' WHERE held_at IS NOT NULL RETURNING 1
+UPDATE lineage SET id = %(new)s, identity = chaski_identity(), counter = 0, advanced_at = chaski_now(), held_at = NULL,
+    held_reason = '', begun_late = false WHERE held_at IS NOT NULL AND id = %(id)s RETURNING 1
 """
 
 
@@ -70,6 +61,9 @@ class Standing:
     advanced_at: datetime
     held_at: datetime | None
     reason: str
+    #: Messages were there when it was made, and not all witnesses have been heard since: by an upgrade to the first release
+    #: that counts, or because it was restored from a backup of one that did not.
+    begun_late: bool
     identity: str
     here: str
 
@@ -84,154 +78,107 @@ class Standing:
         return self.identity != self.here
 
 
-class Witness(Protocol):
-    """What remembers a lineage outside of its database. Raises ``OSError`` or ``redis.RedisError`` while it is away."""
-
-    name: str
-
-    def seen(self, lineage: UUID) -> int | None:
-        """The highest count that it saw; None when it does not know the lineage."""
-
-    def saw(self, lineage: UUID, counter: int) -> None:
-        """Remember ``counter``, unless a higher one is known."""
-
-
-_AWAY = (OSError, redis.RedisError)
-
-
-class ValkeyWitness:
-    """One sorted set for all lineages that this Valkey ever saw."""
-
-    name = "Valkey"
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-
-    def seen(self, lineage: UUID) -> int | None:
-        """The highest count that it saw."""
-        score = self._client.zscore(KEY, str(lineage))
-        return None if score is None else int(float(str(score)))
-
-    def saw(self, lineage: UUID, counter: int) -> None:
-        """Remember ``counter``, unless a higher one is known."""
-        self._client.zadd(KEY, {str(lineage): counter}, gt=True)
-
-
-class FileWitness:
-    """A small JSON file, replaced in one step. Of several processes that write at once the last one wins; they are close."""
-
-    name = "the file of this machine"
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def seen(self, lineage: UUID) -> int | None:
-        """The highest count that it saw."""
-        return self._read().get(str(lineage))
-
-    def saw(self, lineage: UUID, counter: int) -> None:
-        """Remember ``counter``, unless a higher one is known."""
-        known = self._read()
-        highest = max(counter, known.pop(str(lineage), 0))
-        kept = {**dict(list(known.items())[1 - REMEMBERED :]), str(lineage): highest}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        new.write_text(json.dumps(kept))
-        new.replace(self._path)
-
-    def _read(self) -> dict[str, int]:
-        try:
-            found = json.loads(self._path.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return {str(key): int(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
 @dataclass(slots=True)
 class Guard:
-    """Looks at the lineage for one process, and is its third witness. Thread-safe: what threads write at once is close."""
+    """Looks at the lineage for one process, and is its third witness. Thread-safe.
+
+    A look touches memory and the database alone. Who makes a guard calls ``ask`` before the first look, outside of any
+    transaction; each ``advance`` asks anew, so that a witness that was away is heard within five seconds of its return.
+    """
 
     witnesses: tuple[Witness, ...]
-    _memory: dict[UUID, int] = field(default_factory=dict)
-    _unasked: dict[UUID, tuple[Witness, ...]] = field(default_factory=dict)
-    _asked_at: float = float("-inf")
+    #: Replaced and never changed: who has taken it may read it without the lock.
+    _known: Mapping[UUID, int] = field(default_factory=dict)
+    _heard: frozenset[str] = frozenset()
     _silent: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, cursor: Cursor) -> Standing:
-        """Where the database stands now, held if it was restored. One small statement, in the caller's transaction.
-
-        The witnesses are asked once for each lineage; one that is away, again every five seconds.
-        """
+        """Where the database stands now, held if it was restored. One small statement, in the caller's transaction."""
+        # Before the row: whatever was counted by now was committed by now, and a row that is read later has it.
+        with self._lock:
+            known, heard = self._known, self._heard
         standing = read(cursor)
         if standing.held:
             return standing
-        self._ask(standing.id)
-        reason = self._doubt(standing)
+        reason = doubt(standing, known)
         if reason:
             log.error("database_held", reason=reason)
-            cursor.execute(HOLD, {"reason": reason})
+            cursor.execute(HOLD, {"reason": reason, "id": standing.id})
             return read(cursor)
         if standing.moved:
             cursor.execute(ADOPT)
-        self._remember(standing.id, standing.counter)
+        if standing.begun_late and len(heard) == len(self.witnesses):
+            cursor.execute(VOUCH, {"id": standing.id})
+        self._remember({standing.id: standing.counter})
         return standing
 
+    def ask(self) -> None:
+        """Hear what the witnesses know; each that is away costs a second or less. Never in a transaction."""
+        for witness in self.witnesses:
+            self._talk(witness)
+
     def advance(self, cursor: Cursor) -> Callable[[], None]:
-        """Count one up unless it is held; the caller calls the result after its commit, which tells the witnesses."""
-        standing = self.look(cursor)
+        """Count one up unless it is held; the caller calls the result after its commit: it tells the witnesses and asks them."""
+        self.look(cursor)
         cursor.execute(ADVANCE)
         row = cursor.fetchone()
-        return (lambda: self._tell(standing.id, row[0])) if row else (lambda: None)
-
-    def _doubt(self, standing: Standing) -> str:
-        highest = self._memory.get(standing.id)
-        at = f"{standing.advanced_at:%Y-%m-%d %H:%M:%S} UTC"
-        if highest is not None and standing.counter < highest:
-            return (
-                f"the database is that of {at} (count {standing.counter:,}), and was seen further on (count {highest:,}):"
-                " it was restored from a backup"
-            )
-        if standing.moved and highest is None:
-            return (
-                f"the database was made elsewhere ({standing.identity}, here it is {standing.here}) and nothing here has seen"
-                f" it before: it was restored from a dump of {at}"
-            )
-        return ""
-
-    def _ask(self, lineage: UUID) -> None:
-        unasked = self._unasked.get(lineage, self.witnesses)
-        if not unasked or time.monotonic() - self._asked_at < (0 if unasked == self.witnesses else ASK_AGAIN_SECONDS):
-            return
-        self._asked_at = time.monotonic()
-        self._unasked[lineage] = tuple(witness for witness in unasked if not self._answered(witness, lineage))
-
-    def _answered(self, witness: Witness, lineage: UUID) -> bool:
-        try:
-            seen = witness.seen(lineage)
-        except _AWAY as error:
-            self._complain(witness, error)
-            return False
-        if seen is not None:
-            self._remember(lineage, seen)
-        return True
+        return partial(self._tell, *row) if row else self.ask
 
     def _tell(self, lineage: UUID, counter: int) -> None:
-        self._remember(lineage, counter)
+        self._remember({lineage: counter})
         for witness in self.witnesses:
-            try:
-                witness.saw(lineage, counter)
-                self._silent.discard(witness.name)
-            except _AWAY as error:
-                self._complain(witness, error)
+            self._talk(witness, (lineage, counter))
 
-    def _remember(self, lineage: UUID, counter: int) -> None:
-        self._memory[lineage] = max(counter, self._memory.get(lineage, 0))
+    def _talk(self, witness: Witness, news: tuple[UUID, int] | None = None) -> None:
+        try:
+            if news:
+                witness.saw(*news)
+            known = witness.known()
+        except AWAY as error:
+            self._complain(witness, error)
+            return
+        self._remember(known)
+        with self._lock:
+            self._heard |= {witness.name}
+            self._silent.discard(witness.name)
+
+    def _remember(self, counts: Mapping[UUID, int]) -> None:
+        """A lineage that has not counted yet is left out: its row may be rolled back."""
+        with self._lock:
+            higher = {key: count for key, count in counts.items() if count > self._known.get(key, 0)}
+            if higher:
+                self._known = {**self._known, **higher}
 
     def _complain(self, witness: Witness, error: Exception) -> None:
         """Once, until it answers again: a read-only disk must not fill the log."""
-        if witness.name not in self._silent:
+        with self._lock:
+            if witness.name in self._silent:
+                return
             self._silent.add(witness.name)
-            log.warning("witness_is_away", witness=witness.name, error=type(error).__name__, reason=str(error)[:200])
+        log.warning("witness_is_away", witness=witness.name, error=type(error).__name__, reason=str(error)[:200])
+
+
+def doubt(standing: Standing, known: Mapping[UUID, int]) -> str:
+    """Why a database that stands so was restored, where lineages are ``known`` as far as these counts; empty: it was not."""
+    highest = known.get(standing.id)
+    at = f"{standing.advanced_at:%Y-%m-%d %H:%M:%S} UTC"
+    if highest is not None and standing.counter < highest:
+        return (
+            f"the database is that of {at} (count {standing.counter:,}), and was seen further on (count {highest:,}):"
+            " it was restored from a backup"
+        )
+    if standing.moved and highest is None:
+        return (
+            f"the database was made elsewhere ({standing.identity}, here it is {standing.here}) and nothing here has seen"
+            f" it before: it was restored from a dump of {at}"
+        )
+    if standing.begun_late and known.keys() - {standing.id}:
+        return (
+            f"the database has messages and began to count only at {at}, though it or another one was counted here before:"
+            " it was restored from a backup of a release that did not count yet"
+        )
+    return ""
 
 
 def read(cursor: Cursor) -> Standing:
@@ -245,24 +192,32 @@ def read(cursor: Cursor) -> Standing:
     return Standing(*row)
 
 
-def arm(cursor: Cursor) -> bool:
-    """End the hold; False when nothing was held. Callers decide first what becomes of the messages."""
-    cursor.execute(ARM, {"id": uuid4()})
+def is_held(cursor: Cursor, lineage: UUID) -> bool:
+    """Is it still the hold of ``lineage``? Nobody else ends it before the caller's transaction does."""
+    cursor.execute(HELD, {"id": lineage})
     return cursor.fetchone() is not None
 
 
-def witnesses() -> Iterable[Witness]:
-    """Those of this process: Valkey where there is one, and its file."""
-    client = slots()
-    if client is not None:
-        yield ValkeyWitness(client)
-    yield FileWitness(Path(settings.CHASKI_WITNESS))
+def arm(cursor: Cursor, lineage: UUID) -> bool:
+    """End the hold of ``lineage``; False when it is over. Callers decide first what becomes of the messages."""
+    cursor.execute(ARM, {"id": lineage, "new": uuid4()})
+    return cursor.fetchone() is not None
 
 
-@cache
+_guard: Guard | None = None
+_guard_lock = threading.Lock()
+
+
 def guard() -> Guard:
-    """The guard of this process."""
-    return Guard(tuple(witnesses()))
+    """The guard of this process, which has asked its witnesses once. Processes call it when they start, outside of any
+    transaction."""
+    global _guard
+    with _guard_lock:
+        if _guard is None:
+            made = Guard(tuple(of_this_process()))
+            made.ask()
+            _guard = made
+        return _guard
 
 
 def pauses(cursor: Cursor) -> Pauses:

@@ -78,6 +78,7 @@ class Relay:
 
     def run(self) -> None:
         """Tick once a second until ``stopping`` is set."""
+        guard()  # asks the lineage's witnesses, before there is a transaction
         watching = threading.Thread(target=self._watch, name="chaski-watch", daemon=True)
         watching.start()
         while not self.stopping.is_set():

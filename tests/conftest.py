@@ -11,11 +11,19 @@ from pathlib import Path
 import pytest
 
 import config.celery  # noqa: F401 - our Celery application is the current one, as in every process
+from deliveries import lineage
+from deliveries.lineage import Guard
 from deliveries.models import Account
 from tests.factories import Caller, make_account, make_caller
 from tests.faults.evidence import Evidence, Row, row_of
 
 _rows: list[Row] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that has seen nothing: each test has a database of its own, and that of the one before is no backup of it."""
+    monkeypatch.setattr(lineage, "_guard", Guard(()))
 
 
 @pytest.fixture

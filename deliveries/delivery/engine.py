@@ -64,7 +64,8 @@ class Engine:
         self._thread = threading.Thread(target=self._run_loop, name="chaski-loop", daemon=True)
 
     def start(self) -> None:
-        """Start the loop and the recorder."""
+        """Start the loop and the recorder, once the lineage's witnesses were asked."""
+        lineage.guard()
         self._thread.start()
         self.recorder.start()
         self._accounts = asyncio.run_coroutine_threadsafe(self._open(), self.loop).result(10)

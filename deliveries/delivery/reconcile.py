@@ -29,6 +29,7 @@ from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.sending import outbound
 from deliveries.delivery.settle import release
 from deliveries.lifecycle import Move
+from deliveries.lineage import guard
 from deliveries.retry import Policy, backoff
 from deliveries.sql import Cursor, storable
 
@@ -253,8 +254,10 @@ class Reconciler:
         self._connection.close()
 
     def look(self) -> int:
-        """Ask what is due; how many asks there were. Raises ``psycopg.Error``."""
+        """Ask what is due; how many asks there were, none in a database that is held. Raises ``psycopg.Error``."""
         with self._connection.transaction() as cursor:
+            if guard().look(cursor).held:
+                return 0
             due = take(cursor)
             accounts = self._accounts_of(cursor, due)
         findings = self._on_loop(self._ask_all(due, accounts)) if due else []

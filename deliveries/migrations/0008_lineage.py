@@ -13,6 +13,11 @@ EXCEPTION WHEN insufficient_privilege THEN
     RETURN here;
 END $$;
 """
+#: Here and not at the first look: messages that are there now are of a release that did not count.
+BEGIN = """
+INSERT INTO lineage (one, id, identity, counter, advanced_at, held_reason, begun_late)
+SELECT true, gen_random_uuid(), chaski_identity(), 0, chaski_now(), '', EXISTS (SELECT 1 FROM message);
+"""
 
 
 class Migration(migrations.Migration):
@@ -29,6 +34,13 @@ class Migration(migrations.Migration):
                 ("advanced_at", models.DateTimeField()),
                 ("held_at", models.DateTimeField(null=True)),
                 ("held_reason", models.TextField(default="")),
+                (
+                    "begun_late",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Made when messages were there already, and not every witness was heard since.",
+                    ),
+                ),
             ],
             options={
                 "db_table": "lineage",
@@ -37,4 +49,5 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.RunSQL(BEGIN, migrations.RunSQL.noop),
     ]

@@ -117,6 +117,9 @@ class Lineage(models.Model):
     advanced_at = models.DateTimeField()
     held_at = models.DateTimeField(null=True)
     held_reason = models.TextField(default="")
+    begun_late = models.BooleanField(
+        default=False, help_text="Made when messages were there already, and not every witness was heard since."
+    )
 
     class Meta:
         db_table = "lineage"

@@ -7,7 +7,9 @@ from django.core.management import load_command_class
 from django.db import connection
 from django.test import Client
 
+from deliveries import restoring
 from deliveries.lineage import Guard
+from deliveries.management.commands import arm
 from deliveries.models import Audit, Lineage, Message
 from tests.api.calls import Api
 from tests.commands.shell import refused, run, same_shape
@@ -21,7 +23,7 @@ def held(api: Api) -> str:
     """A restored database with one message; its id."""
     message_id: str = api.send()["id"]
     with connection.cursor() as cursor:
-        Guard(()).look(cursor)
+        Guard(()).advance(cursor)
         Lineage.objects.update(identity="elsewhere/1")
         assert Guard(()).look(cursor).held
     return message_id
@@ -51,6 +53,29 @@ def test_a_decision_with_its_reason_lets_it_go(held: str, verdict: str, status: 
 @pytest.mark.parametrize("flags", [["--before", "send"], ["--reason", "x"], ["--before", "send", "--reason", " "]])
 def test_a_decision_without_a_reason_is_refused_and_the_other_way_round(held: str, flags: list[str]) -> None:
     refused(run("arm", *flags), "--before and --reason go together")
+    assert Lineage.objects.get().held_at
+
+
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "GROUPS", "SELECT pg_sleep(3) WHERE %(held_at)s IS NOT NULL")
+    monkeypatch.setattr(arm, "PICTURE_SECONDS", 0.2)
+
+
+def test_a_picture_that_cannot_be_drawn_stops_nobody_who_has_decided(
+    held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_picture(monkeypatch)
+    said = run("arm", "--before", "expire", "--reason", "too many", "--json")
+    assert (said.code, said.json["decided"], said.json["unfinished"]) == (0, 1, None)
+    assert "could not be counted: canceling statement due to statement timeout" in said.err
+    assert Message.objects.get(pk=held).status == "expired"
+
+
+def test_a_picture_that_cannot_be_drawn_is_an_error_for_who_only_wants_to_see_it(
+    held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "GROUPS", "SELECT 1/0 WHERE %(held_at)s IS NOT NULL")
+    refused(run("arm", "--json"), "Arming works without it: give --before and --reason")
     assert Lineage.objects.get().held_at
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from deliveries import lifecycle, receipts, relay
+from deliveries import lifecycle, receipts, relay, restoring
 from deliveries.delivery import claim, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
@@ -36,6 +36,8 @@ STATEMENTS = {
     "due": relay.DUE,
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,
+    "arm what waits": restoring.WAITING,
+    "arm what is leased": restoring.LEASED,
 }
 LARGE = re.compile(r"(pending|receipt|(message|attempt|event)(_y\d+m\d+)?)\Z")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,14 @@ class Witnessed(System):
     def count(self) -> int:
         """How far the lineage has come."""
         return int(self.query("SELECT counter FROM lineage")[0][0])
+
+    def comes_true(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+        """``wait_for``, which says on failure how the lineage stands and what the processes said."""
+        try:
+            wait_for(condition, seconds, what)
+        except AssertionError as error:
+            held = self.query("SELECT counter, held_reason FROM lineage")
+            raise AssertionError(f"{error}; lineage {held}\n{self.log(200)}") from error
 
     def looked_since(self, at: datetime) -> bool:
         """Has each worker and relay beaten since ``at``, which it does after a look?"""
@@ -150,7 +158,7 @@ def test_a_dump_in_a_new_cluster_is_held_though_every_witness_is_gone(
 def test_an_ordinary_restart_of_everything_is_not_held(system: Witnessed, seen: Evidence) -> None:
     tenant = system.new_service(system.twilio())
     before = system.count()
-    wait_for(lambda: system.count() > before, 30, "a sign of life")
+    system.comes_true(lambda: system.count() > before, 30, "a sign of life")
     system.postgres.kill()
     system.valkey.kill()
     pids = {name: system.kill(name) for name in system.senders()}
@@ -159,7 +167,7 @@ def test_an_ordinary_restart_of_everything_is_not_held(system: Witnessed, seen: 
     for name, pid in pids.items():
         system.restarted(name, pid)
     message_id = accepted_at_last(tenant)
-    wait_for(lambda: system.accepted(message_id), 60, "the send")
+    system.comes_true(lambda: system.accepted(message_id), 60, "the send")
     assert system.ready() == (200, {"status": "ready"})
     seen("a message sent, ready")
 

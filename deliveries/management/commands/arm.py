@@ -8,12 +8,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import DatabaseError
 
 from deliveries import restoring
 from deliveries.lineage import Standing
 from deliveries.management.command import Command as Base
 from deliveries.management.command import actor
 from deliveries.restoring import Group, Verdict
+
+#: Whoever has decided wants to arm; the picture may take so long then.
+PICTURE_SECONDS = 60.0
 
 
 class Command(Base):
@@ -62,7 +66,7 @@ class Command(Base):
         if bool(verdict) != bool(reason):
             raise CommandError("--before and --reason go together: what becomes of older messages, and why")
         standing = restoring.standing()
-        found = restoring.groups(standing.held_at) if standing.held_at else []
+        found = self._picture(standing, decided=bool(verdict))
         self._tell(standing, found)
         decided = self._arm(verdict, reason) if verdict else None
         if options["json"]:
@@ -73,9 +77,21 @@ class Command(Base):
                     "backup_at": standing.advanced_at if standing.held else None,
                     "held_at": standing.held_at,
                     "decided": decided,
-                    "unfinished": [asdict(group) for group in found],
+                    "unfinished": None if found is None else [asdict(group) for group in found],
                 }
             )
+
+    def _picture(self, standing: Standing, *, decided: bool) -> list[Group] | None:
+        """What is unfinished; None where that cannot be seen and the decision is made already: it stops nobody then."""
+        if standing.held_at is None:
+            return []
+        try:
+            return restoring.groups(standing.held_at, PICTURE_SECONDS if decided else None)
+        except DatabaseError as error:
+            if not decided:
+                raise CommandError(f"{standing.reason}. {_NO_PICTURE.format(error=error)} {_ANYWAY}") from error
+            self.say(_NO_PICTURE.format(error=error))
+            return None
 
     def _arm(self, verdict: Verdict, reason: str) -> int:
         try:
@@ -85,17 +101,21 @@ class Command(Base):
         self.say(f"The database is armed; {decided:,} older messages: {_OUTCOMES[verdict]}.")
         return decided
 
-    def _tell(self, standing: Standing, found: list[Group]) -> None:
+    def _tell(self, standing: Standing, found: list[Group] | None) -> None:
         if not standing.held:
             self.say("The database is not held.")
             return
         self.say(f"HELD: {standing.reason}.")
         self.say(f"Last sign of life before the backup: {standing.advanced_at:%Y-%m-%d %H:%M:%S} UTC.")
+        if found is None:
+            return
         for group in found:
             self.say(f"  {_words(group, standing.advanced_at)}")
         self.say("Nothing is unfinished." if not found else _CHOICES)
 
 
+_NO_PICTURE = "What is unfinished could not be counted: {error}."
+_ANYWAY = "Arming works without it: give --before and --reason."
 _OUTCOMES = {
     Verdict.SEND: "sent when due, as if nothing had happened",
     Verdict.HOLD: "in doubt, see the admin or `resolve`",
