@@ -21,7 +21,7 @@ from tests.deliveries.broken_rows import (
     COUNTS,
     LATER,
     NOW,
-    SOON,
+    TRIED_BEFORE,
     UNINDEXED,
     Break,
     State,
@@ -163,11 +163,7 @@ WAYS: tuple[tuple[str, str, Break], ...] = (
         "late",
         Break(
             sent,
-            (
-                attempt(2, "transient", SOON, LATER),
-                'UPDATE attempt SET late = \'{"outcome": "accepted"}\' WHERE number = 2',
-                "UPDATE message SET attempt_count = 2",
-            ),
+            (*TRIED_BEFORE, 'UPDATE attempt SET late = \'{"outcome": "accepted"}\' WHERE number = 1'),
         ),
     ),
     *(
