@@ -128,7 +128,7 @@ def a_worker_wakes_after_its_lease(system: BuiltSystem, shop: Tenant) -> None:
 def stopped_at(point: str, system: BuiltSystem, until: ExitStack) -> int:
     """The worker that stops at ``point``, to go on at the end of the block; its pid."""
     (pid,) = system.crashed(point)
-    until.callback(os.kill, pid, signal.SIGCONT)
+    until.callback(go_on, pid)
     return pid
 
 
@@ -139,7 +139,10 @@ def the_database_is_killed(system: BuiltSystem, shop: Tenant) -> None:
     with psycopg.connect(system.postgres.socket_url, autocommit=True) as connection:
         connection.execute("CHECKPOINT")  # the service itself is not what is lost
         flushers = connection.execute(f"SELECT pid FROM pg_stat_activity WHERE backend_type IN {FLUSHERS}").fetchall()
-    with system.frozen(*(pid for (pid,) in flushers)):
+    with ExitStack() as flushing:
+        for (pid,) in flushers:
+            os.kill(pid, signal.SIGSTOP)
+            flushing.callback(go_on, pid)
         shop.send_many(20)
         for number in range(10):
             shop.send("webhook", f"{HOOK}{number}")
@@ -148,12 +151,19 @@ def the_database_is_killed(system: BuiltSystem, shop: Tenant) -> None:
     come_to_rest(system, shop)
 
 
+def go_on(pid: int) -> None:
+    """Wake a process that may have been killed meanwhile."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
 def kill_whole_database(system: BuiltSystem) -> None:
     """The server and all its children in one moment, each of which leads a session of its own."""
     server = system.postgres.process.pid
     os.kill(server, signal.SIGSTOP)  # it would end the others in order
     for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split():
-        os.kill(int(pid), signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
     system.postgres.kill()
 
 
