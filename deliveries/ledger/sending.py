@@ -85,6 +85,15 @@ CHECKS = (
     ),
     Check(
         6,
+        "was tried again after it was accepted, and nobody put it back",
+        # in time: who records an acceptance under its lease ends the message; what came late is counted above
+        "SELECT m.id, 'attempt ' || min(n.number) FROM message m JOIN attempt a ON a.message_id = m.id"
+        "  AND a.message_id >= %(floor)s AND a.outcome = 'accepted'"
+        " JOIN attempt n ON n.message_id = m.id AND n.message_id >= %(floor)s AND n.number = a.number + 1"
+        " WHERE m.id >= %(floor)s GROUP BY m.id, m.redelivery_count HAVING count(*) > m.redelivery_count",
+    ),
+    Check(
+        6,
         "was accepted by a provider, and says that it was not sent",
         "SELECT m.id, m.status || ', attempt ' || a.number FROM attempt a JOIN message m ON m.id = a.message_id"
         " AND m.id >= %(floor)s WHERE a.message_id >= %(floor)s AND a.outcome = 'accepted'"

@@ -106,6 +106,14 @@ SOON = "chaski_now() + interval '2 minutes'"
 LATER = "chaski_now() + interval '3 minutes'"
 
 
+#: As if another attempt had failed before the one that there is.
+TRIED_BEFORE = (
+    "UPDATE attempt SET number = 2",
+    attempt(1, "transient", f"{NOW} - interval '3 minutes'", f"{NOW} - interval '2 minutes'"),
+    "UPDATE message SET attempt_count = 2",
+)
+
+
 def aged(hours: int) -> tuple[str, str]:
     """Every message as if it had been accepted ``hours`` before."""
     return (
@@ -134,6 +142,7 @@ class Break:
     received: Callable[[Sequence[UUID]], list[Line]] | None = None
 
 
+AGAIN = "was tried again after it was accepted, and nobody put it back"
 COUNTS = "its counts by service, origin and hour differ"
 UNINDEXED = "has no unique index any more"
 NO_INDEX = ("SET CONSTRAINTS ALL IMMEDIATE", "ALTER TABLE receipt DROP CONSTRAINT receipt_is_kept_once")
@@ -238,8 +247,9 @@ BREAKS: dict[str, Break] = {
         two_sent, ("UPDATE attempt SET provider_message_id = '' WHERE message_id = %(id)s",)
     ),
     "was accepted by providers more often than its doubts explain": Break(
-        sent, (attempt(2, "accepted", SOON, LATER), "UPDATE message SET attempt_count = 2")
+        sent, (attempt(2, "accepted", SOON, LATER), "UPDATE message SET attempt_count = 2"), also=(AGAIN,)
     ),
+    AGAIN: Break(sent, (attempt(2, "transient", SOON, LATER), "UPDATE message SET attempt_count = 2")),
     "was accepted by a provider, and says that it was not sent": Break(
         failed, ("UPDATE attempt SET outcome = 'accepted'",)
     ),
@@ -269,9 +279,7 @@ BREAKS: dict[str, Break] = {
         two_sent, accepted=lambda ids: accepts(ids[0])
     ),
     "was accepted more often, by the providers' own books, than its doubts explain": Break(
-        sent,
-        (attempt(2, "transient", SOON, LATER), "UPDATE message SET attempt_count = 2"),
-        accepted=lambda ids: accepts(*ids, *ids),
+        sent, TRIED_BEFORE, accepted=lambda ids: accepts(*ids, *ids)
     ),
     "was accepted by a provider, and no attempt of it explains that": Break(waiting, accepted=lambda i: accepts(*i)),
     "was accepted for somebody, and no attempt explains that": Break(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from uuid import UUID
 
 import pytest
@@ -13,13 +15,14 @@ from django.core.management import call_command
 from django.db import connection
 
 from deliveries import acts, ledger
-from deliveries.ledger import CHECKS, Files, outside
+from deliveries.ledger import CHECKS, Check, Files, outside
 from deliveries.ledger.balance import bounds
 from deliveries.ledger.outside import laid_open
 from deliveries.models import Batch, Endpoint, Message, Service
 from tests.deliveries import broken_rows, steps
 from tests.deliveries.backlog import fill
 from tests.deliveries.broken_rows import BREAKS, Break, Line, accepts
+from tests.deliveries.broken_ways import WAYS
 from tests.deliveries.test_plans import LARGE, generic_plan, nodes
 from tests.factories import Caller, make_account
 
@@ -83,9 +86,28 @@ def test_there_is_a_broken_build_for_each_check() -> None:
     assert {check.invariant for check in CHECKS} == set(range(1, 11))
 
 
-@pytest.mark.parametrize("name", BREAKS)
-def test_each_check_sees_what_it_is_for_and_no_other_does(name: str, service: Service, written: Written) -> None:
-    broken = BREAKS[name]
+def test_every_check_of_the_package_is_among_those_that_run() -> None:
+    modules = [import_module(f"{ledger.__name__}.{each.name}") for each in iter_modules(ledger.__path__)]
+    assert len(modules) > 5
+    for module in modules:
+        held = {check for value in vars(module).values() if isinstance(value, tuple) for check in value}
+        assert {check for check in held if isinstance(check, Check)} <= set(CHECKS), f"{module.__name__} has more"
+
+
+def test_a_check_needs_a_file_that_there_is() -> None:
+    assert {check.needs for check in CHECKS} == {"", *outside.KINDS}
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        *(pytest.param(name, broken, id=name) for name, broken in BREAKS.items()),
+        *(pytest.param(name, broken, id=f"{name}: {way}") for name, way, broken in WAYS),
+    ],
+)
+def test_each_check_sees_what_it_is_for_and_no_other_does(
+    name: str, broken: Break, service: Service, written: Written
+) -> None:
     if broken.endpoint:
         tell(service)
     ids = list(broken.state(service))
