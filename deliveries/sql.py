@@ -47,6 +47,18 @@ def is_away(error: BaseException) -> bool:
     return state[:2] in _AWAY_CLASSES or state in _AWAY_STATES
 
 
+#: A row that somebody else holds, by a lock or by making the statement wait for it: lock and statement timeout, deadlock.
+_HELD_UP_STATES = frozenset({"55P03", "57014", "40P01"})
+
+
+def is_held_up(error: BaseException) -> bool:
+    """Whether ``error`` may come of single rows that somebody holds: then others can be written meanwhile.
+
+    A narrower question than ``is_away``, which is true of all of these: the whole server may be as slow.
+    """
+    return getattr(error, "sqlstate", None) in _HELD_UP_STATES
+
+
 class Cursor(Protocol):
     """The part of a database cursor that the stages use."""
 

@@ -26,11 +26,12 @@ from deliveries import lifecycle
 from deliveries.conf import limits, timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
 from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.leases import PATIENCE
 from deliveries.delivery.sending import outbound
 from deliveries.delivery.settle import release
 from deliveries.lifecycle import Move
 from deliveries.retry import Policy, backoff
-from deliveries.sql import Cursor, storable
+from deliveries.sql import Cursor, is_away, is_held_up, storable
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -40,25 +41,37 @@ RECONCILED = "reconciled"
 AT_ONCE = 50
 LONGEST_WAIT_SECONDS = 3600.0
 
-#: A receipt or an operator was quicker.
-SETTLED = """
-DELETE FROM inquiry i WHERE NOT EXISTS (SELECT 1 FROM pending p WHERE p.message_id = i.message_id
-    AND p.blocked AND p.waiting_for = 'operator' AND p.lease_until IS NULL)
-"""
-
+#: What is due and still held. The rest ends here: a message that left its doubt by another way than ``lifecycle.apply``, and
+#: one that was asked for as often as may be without an end, because its asks or what they found could not be written.
 TAKE = """
 WITH due AS MATERIALIZED (
-    SELECT message_id FROM inquiry WHERE due_at <= chaski_now() AND (lease_until IS NULL OR lease_until < chaski_now())
+    SELECT message_id, asked FROM inquiry
+    WHERE due_at <= chaski_now() AND (lease_until IS NULL OR lease_until < chaski_now())
     ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+), held AS MATERIALIZED (
+    SELECT due.message_id, due.asked, p.tries, p.expires_at FROM due JOIN pending p ON p.message_id = due.message_id
+    WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM due))
+        AND p.blocked AND p.waiting_for = 'operator' AND p.lease_until IS NULL
+), settled AS (
+    DELETE FROM inquiry i USING due WHERE i.message_id = due.message_id
+        AND NOT EXISTS (SELECT 1 FROM held WHERE held.message_id = due.message_id)
+), spent AS (
+    UPDATE inquiry i SET due_at = NULL, lease_until = NULL, lease_token = NULL
+    FROM held WHERE i.message_id = held.message_id AND held.asked >= %(asks)s
 ), taken AS (
     UPDATE inquiry i SET lease_until = chaski_now() + make_interval(secs => %(lease)s), lease_token = %(token)s,
         asked = i.asked + 1, asked_at = chaski_now()
-    FROM due WHERE i.message_id = due.message_id RETURNING i.*
+    FROM held WHERE i.message_id = held.message_id AND held.asked < %(asks)s
+    RETURNING i.*, held.tries, held.expires_at
 )
-SELECT t.message_id, t.number, t.lease_token, t.account_id, t.since, t.asked, p.tries, p.expires_at, m.recipient, m.content,
+SELECT t.message_id, t.number, t.lease_token, t.account_id, t.since, t.asked, t.tries, t.expires_at, m.recipient, m.content,
        m.options, m.metadata, m.reference, chaski_now()
-FROM taken t JOIN pending p ON p.message_id = t.message_id
-CROSS JOIN LATERAL (SELECT * FROM message WHERE id = t.message_id LIMIT 1) m
+FROM taken t CROSS JOIN LATERAL (SELECT * FROM message WHERE id = t.message_id LIMIT 1) m
+"""
+
+#: The place in the queue is locked before anything else of its message, as everybody does who moves one.
+HELD = """
+SELECT blocked AND waiting_for = 'operator' AND lease_until IS NULL FROM pending WHERE message_id = %(id)s FOR UPDATE
 """
 
 END = "DELETE FROM inquiry WHERE message_id = %(id)s AND lease_token = %(token)s RETURNING message_id"
@@ -116,9 +129,8 @@ Finding = Accepted | SendError | None
 
 def take(cursor: Cursor) -> list[Asked]:
     """Lease the inquiries that are due. Runs in the caller's transaction."""
-    cursor.execute(SETTLED)
     lease = max(timings().lease(cls) for cls in providers().values())
-    cursor.execute(TAKE, {"rows": AT_ONCE, "lease": lease, "token": uuid4()})
+    cursor.execute(TAKE, {"rows": AT_ONCE, "asks": limits().asks, "lease": lease, "token": uuid4()})
     return [Asked(*row) for row in cursor.fetchall()]
 
 
@@ -140,16 +152,28 @@ async def ask(asked: Asked, account: LiveAccount) -> Finding:
 
 def conclude(cursor: Cursor, asked: Asked, finding: Finding, policy: Policy) -> str:
     """Write what ``finding`` means, fenced by the inquiry's lease; the word for it. Runs in the caller's transaction."""
-    if isinstance(finding, Accepted) and _known(cursor, finding.provider_message_id):
-        finding = InDoubt("known_already", "what the provider has is another attempt's")
+    if isinstance(finding, Accepted):
+        finding = _as_stored(finding)
+        if _known(cursor, finding.provider_message_id):
+            finding = InDoubt("known_already", "what the provider has is another attempt's")
     if isinstance(finding, SendError):
         return _later(cursor, asked, finding, policy)
+    cursor.execute(HELD, {"id": asked.id})
+    held = cursor.fetchone() == (True,)
     cursor.execute(END, {"id": asked.id, "token": asked.token})
-    if not cursor.fetchone():
+    ours = cursor.fetchone() is not None
+    if not held:
+        return "settled_before"
+    if not ours:
         return "fenced"
     if isinstance(finding, Accepted):
         return _found(cursor, asked, finding)
     return _absent(cursor, asked, policy)
+
+
+def _as_stored(found: Accepted) -> Accepted:
+    """What the provider said of it, as the database keeps it: what is compared must be what would be written."""
+    return Accepted(storable(found.provider_message_id[:500]), storable(found.detail[:500]))
 
 
 def _known(cursor: Cursor, provider_message_id: str) -> bool:
@@ -171,13 +195,12 @@ def _later(cursor: Cursor, asked: Asked, error: SendError, policy: Policy) -> st
 
 
 def _found(cursor: Cursor, asked: Asked, found: Accepted) -> str:
-    provider_message_id, detail = storable(found.provider_message_id[:500]), storable(found.detail[:500])
     move = Move(
         asked.id,
         (Status.SENT,),
         reason="found at the provider",
         attempt=asked.number,
-        provider_message_id=provider_message_id or None,
+        provider_message_id=found.provider_message_id or None,
         only_from=(Status.IN_DOUBT,),
     )
     if not lifecycle.apply(cursor, [move]):
@@ -185,8 +208,8 @@ def _found(cursor: Cursor, asked: Asked, found: Accepted) -> str:
     evidence = {
         "id": asked.id,
         "number": asked.number,
-        "found": provider_message_id,
-        "detail": detail,
+        "found": found.provider_message_id,
+        "detail": found.detail,
         "code": RECONCILED,
     }
     cursor.execute(EVIDENCE, evidence)
@@ -259,10 +282,23 @@ class Reconciler:
             accounts = self._accounts_of(cursor, due)
         findings = self._on_loop(self._ask_all(due, accounts)) if due else []
         for asked, finding in zip(due, findings, strict=True):
-            with self._connection.transaction() as cursor:
-                then = conclude(cursor, asked, finding, accounts[asked.account_id].policy)
+            then = self._concluded(asked, finding, accounts[asked.account_id].policy)
             log.info("asked_the_provider", message_id=str(asked.id), attempt=asked.number, ask=asked.asked, then=then)
         return len(due)
+
+    def _concluded(self, asked: Asked, finding: Finding, policy: Policy) -> str:
+        """Conclude one, apart from the others: what cannot be written tells as little as no answer."""
+        try:
+            with self._connection.transaction() as cursor:
+                cursor.execute(PATIENCE)
+                return conclude(cursor, asked, finding, policy)
+        except (psycopg.Error, ValueError) as error:
+            if is_away(error) and not is_held_up(error):
+                raise  # the next one would fail as well; their leases end, and they are asked again
+            log.warning("finding_not_written", message_id=str(asked.id), error=type(error).__name__)
+            unwritten = InDoubt("not_written", f"what the provider said could not be written: {type(error).__name__}")
+        with self._connection.transaction() as cursor:
+            return conclude(cursor, asked, unwritten, policy)
 
     def _accounts_of(self, cursor: Cursor, due: Sequence[Asked]) -> Mapping[int, LiveAccount]:
         assert self._accounts is not None

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from channels.base import Receipt, ReceiptKind
+from channels.base import Accepted, Receipt, ReceiptKind
 from deliveries import acts, receipts
+from deliveries.delivery import reconcile
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
 from deliveries.retry import Policy
@@ -106,7 +107,22 @@ def a_cancel(shop: Caller) -> tuple[UUID, Callable[[], object]]:
     return message_id, lambda: acts.cancel(message, actor="somebody")
 
 
-@pytest.mark.parametrize("who", [a_receipt, a_verdict, a_late_record, a_cancel])
+def an_answer(shop: Caller) -> tuple[UUID, Callable[[], object]]:
+    """The provider was asked, and has the message."""
+    policy = Policy(ask_after_seconds=0)
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"], policy)
+    with transaction.atomic(), connection.cursor() as cursor:
+        (asked,) = reconcile.take(cursor)
+
+    def concluded() -> object:
+        with transaction.atomic(), connection.cursor() as cursor:
+            return reconcile.conclude(cursor, asked, Accepted("p9"), policy)
+
+    return message_id, concluded
+
+
+@pytest.mark.parametrize("who", [a_receipt, a_verdict, a_late_record, a_cancel, an_answer])
 def test_whoever_moves_a_message_waits_for_its_place_in_the_queue_before_it_locks_anything_else(
     who: Callable[[Caller], tuple[UUID, Callable[[], object]]],
     shop: Caller,

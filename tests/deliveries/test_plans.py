@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay
-from deliveries.delivery import claim, settle, sweep
+from deliveries.delivery import claim, reconcile, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -28,6 +28,7 @@ STATEMENTS = {
     "begin": claim.BEGIN,
     "settle": settle.SETTLE,
     "close": settle.CLOSE,
+    "inquiries": reconcile.TAKE,
     "release": settle.RELEASE,
     "apply": lifecycle.APPLY,
     "ended leases": sweep.ENDED,
@@ -37,7 +38,7 @@ STATEMENTS = {
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,
 }
-LARGE = re.compile(r"(pending|receipt|(message|attempt|event)(_y\d+m\d+)?)\Z")
+LARGE = re.compile(r"(pending|receipt|inquiry|(message|attempt|event)(_y\d+m\d+)?)\Z")
 
 
 @pytest.fixture
