@@ -154,3 +154,33 @@ def test_a_successor_that_somebody_holds_is_not_waited_for_but_let_go_by_the_swe
         assert waiting.blocked
     assert steps.swept() == 1
     assert [claimed.id for claimed in steps.claim()] == [second]
+
+
+@pytest.mark.parametrize("table", ["message WHERE id", "pending WHERE message_id", "attempt WHERE message_id"])
+def test_a_row_that_somebody_holds_keeps_no_other_lease_from_being_ended(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]], table: str
+) -> None:
+    held, *others = steps.accept(shop.service, 3)
+    steps.begun(steps.claim())
+    with steps.later(timedelta(seconds=61)):
+        with other_side.transaction():
+            other_side.execute(f"SELECT 1 FROM {table} = %s FOR UPDATE", [held])
+            assert steps.swept() == 2
+            assert {steps.message(each).in_doubt_count for each in others} == {1}
+            assert steps.message(held).in_doubt_count == 0
+        assert steps.swept() == 1
+    assert steps.message(held).in_doubt_count == 1
+
+
+@pytest.mark.parametrize("table", ["message WHERE id", "pending WHERE message_id"])
+def test_a_row_that_somebody_holds_keeps_no_other_from_expiring(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]], table: str
+) -> None:
+    held, other = steps.accept(shop.service, 2)
+    with steps.later(timedelta(hours=5)):
+        with other_side.transaction():
+            other_side.execute(f"SELECT 1 FROM {table} = %s FOR UPDATE", [held])
+            assert steps.swept() == 1
+            assert (steps.message(held).status, steps.message(other).status) == ("queued", "expired")
+        assert steps.swept() == 1
+    assert steps.message(held).status == "expired"

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay
-from deliveries.delivery import claim, reconcile, settle, sweep
+from deliveries.delivery import claim, heads, reconcile, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -33,7 +33,7 @@ STATEMENTS = {
     "apply": lifecycle.APPLY,
     "ended leases": sweep.ENDED,
     "expire": sweep.EXPIRE,
-    "unblock": sweep.UNBLOCK,
+    "unblock": heads.UNBLOCK,
     "due": relay.DUE,
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,
