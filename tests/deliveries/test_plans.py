@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay
-from deliveries.delivery import claim, heads, reconcile, settle, sweep
+from deliveries.delivery import claim, heads, held, reconcile, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -27,6 +27,7 @@ STATEMENTS = {
     "turns": claim.TURNS,
     "begin": claim.BEGIN,
     "settle": settle.SETTLE,
+    "free": held.FREE,
     "close": settle.CLOSE,
     "inquiries": reconcile.TAKE,
     "release": settle.RELEASE,
