@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from channels.base import Accepted, Receipt, ReceiptKind
 from deliveries import acts, receipts
-from deliveries.delivery import reconcile
+from deliveries.delivery import inquiries
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
 from deliveries.retry import Policy
@@ -113,11 +113,11 @@ def an_answer(shop: Caller) -> tuple[UUID, Callable[[], object]]:
     (message_id,) = steps.accept(shop.service)
     steps.send(message_id, steps.REFUSALS["in_doubt"], policy)
     with transaction.atomic(), connection.cursor() as cursor:
-        (asked,) = reconcile.take(cursor)
+        (asked,) = inquiries.take(cursor)
 
     def concluded() -> object:
         with transaction.atomic(), connection.cursor() as cursor:
-            return reconcile.conclude(cursor, asked, Accepted("p9"), policy)
+            return inquiries.conclude(cursor, asked, Accepted("p9"), policy)
 
     return message_id, concluded
 

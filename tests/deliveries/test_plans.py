@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay
-from deliveries.delivery import claim, heads, held, reconcile, settle, sweep
+from deliveries.delivery import claim, heads, held, inquiries, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -29,7 +29,7 @@ STATEMENTS = {
     "settle": settle.SETTLE,
     "free": held.FREE,
     "close": settle.CLOSE,
-    "inquiries": reconcile.TAKE,
+    "inquiries": inquiries.TAKE,
     "release": settle.RELEASE,
     "apply": lifecycle.APPLY,
     "ended leases": sweep.ENDED,

@@ -14,9 +14,9 @@ from django.db import connection, transaction
 from channels.base import Accepted, InDoubt, ReceiptKind, Throttled
 from deliveries import acts, ledger, trace
 from deliveries.conf import limits
-from deliveries.delivery import reconcile
-from deliveries.delivery import reconcile as conclusions
-from deliveries.delivery.reconcile import Asked, Finding, Reconciler
+from deliveries.delivery import inquiries, reconcile
+from deliveries.delivery.inquiries import Asked, Finding
+from deliveries.delivery.reconcile import Reconciler
 from deliveries.models import Account, Attempt, Event, Inquiry, Pending
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.retry import Policy
@@ -47,13 +47,13 @@ def doubted(shop: Caller) -> UUID:
 def taken() -> list[Asked]:
     """The inquiries that are due."""
     with transaction.atomic(), connection.cursor() as cursor:
-        return reconcile.take(cursor)
+        return inquiries.take(cursor)
 
 
 def concluded(asked: Asked, finding: Finding) -> str:
     """What becomes of one."""
     with transaction.atomic(), connection.cursor() as cursor:
-        return reconcile.conclude(cursor, asked, finding, POLICY)
+        return inquiries.conclude(cursor, asked, finding, POLICY)
 
 
 def asked_later(finding: Finding, seconds: float = AFTER + 1) -> str:
@@ -290,14 +290,14 @@ def test_one_that_cannot_be_concluded_leaves_its_neighbours_alone_and_is_asked_n
 ) -> None:
     odd, plain = doubts(shop, 2)
     answers(monkeypatch, {odd: Accepted("SM1"), plain: Accepted("SM2")})
-    real = conclusions._found
+    real = inquiries._found
 
     def found(cursor: Cursor, asked: Asked, finding: Accepted) -> str:
         if asked.id == odd:
             cursor.execute("SELECT 'a'::int")
         return real(cursor, asked, finding)
 
-    monkeypatch.setattr(conclusions, "_found", found)
+    monkeypatch.setattr(inquiries, "_found", found)
     assert reconciler.look() == 2
     assert [steps.message(each).status for each in (odd, plain)] == ["in_doubt", "sent"]
     for _ in range(2 * limits().asks):
