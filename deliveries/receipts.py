@@ -15,6 +15,7 @@ from uuid import UUID
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
 from deliveries import lifecycle
+from deliveries.delivery.settle import release
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
 from deliveries.sql import Cursor, as_json, storable
@@ -60,7 +61,9 @@ UPDATE receipt SET look_at = chaski_now() + make_interval(secs => least(60, grea
 PLACES = "SELECT 1 FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) ORDER BY message_id FOR UPDATE"
 
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
-SETTLED = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL"
+SETTLED = """
+DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL RETURNING service_id, ordering_key
+"""
 
 #: What is known of the provider's answer even when the attempt could not tell.
 LEARN = """
@@ -146,6 +149,7 @@ def _fold(cursor: Cursor, known: Sequence[Waiting]) -> list[dict[str, Any]]:
         cursor.execute(PLACES, {"ids": list(moves)})
         lifecycle.apply(cursor, moves.values())
         cursor.execute(SETTLED, {"ids": list(moves)})
+        release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key})
         ids = {r.message_id: r.provider_message_id for r in known if r.message_id in moves and r.provider_message_id}
         cursor.execute(LEARN, {"ids": list(ids), "provider_ids": list(ids.values())})
     return marks

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
+from channels.base import ReceiptKind
 from deliveries import acts
 from deliveries.intake.accept import LOCK
 from tests.deliveries import steps
@@ -78,3 +79,14 @@ def test_the_place_of_a_redelivered_message_is_drawn_under_the_lock_of_its_key(s
     assert again is not None
     assert again.blocked
     assert [claimed.id for claimed in steps.claim()] == [before]
+
+
+@pytest.mark.django_db
+def test_a_receipt_that_takes_the_head_out_of_the_queue_lets_its_successor_go(shop: Caller) -> None:
+    make_account("sms")
+    head, second, third = steps.accept(shop.service, 3, ordering_key=KEY)
+    steps.receive(steps.message(head), ReceiptKind.DELIVERED)
+    assert [claimed.id for claimed in steps.claim()] == [second]
+    waiting = steps.pending(third)
+    assert waiting is not None
+    assert waiting.blocked
