@@ -85,11 +85,18 @@ class Recorder:
             self._look_again()
 
     def _record(self, batch: Sequence[Result]) -> None:
+        self._guarded(self._write, batch)
+
+    def _guarded(self, write: Callable[[Sequence[Result]], object], batch: Sequence[Result]) -> None:
+        """``write`` the first result of each message; a second one, of a later attempt, comes after it."""
+        firsts = list({result.settlement.id: result for result in reversed(batch)}.values())[::-1]
+        if len(firsts) < len(batch):
+            self._held.extend(result for result in batch if result not in firsts)
         try:
-            self._write(batch)
+            write(firsts)
         except Exception as error:  # this thread is the process's only one that records: it must not end
-            log.exception("results_not_written", results=len(batch))
-            for result in batch:
+            log.exception("results_not_written", results=len(firsts))
+            for result in firsts:
                 self._spill.reject(result.settlement, type(error).__name__)
         self._done(batch)
 
@@ -140,6 +147,8 @@ class Recorder:
                 self._spill.keep(result.settlement for result in batch)
                 if is_held_up(error):
                     if self._around(batch):
+                        waiting = [result.settlement for result in self._passed_over]
+                        log.warning("results_wait_for_held_rows", results=len(waiting), message_ids=_ids(waiting))
                         return
                     batch = self._fewer(batch)
                 self._say(error, len(batch) + len(self._held))
@@ -157,12 +166,8 @@ class Recorder:
                 return False
             self._bisect(batch, error)
             return True
-        gone = {(row.id, row.token) for row in going}
-        left = [result for result in batch if (result.settlement.id, result.settlement.token) not in gone]
-        if left:
-            self._passed_over += left
-            ids = _ids([result.settlement for result in left])
-            log.warning("results_wait_for_held_rows", results=len(left), message_ids=ids)
+        gone = {row.id for row in going}
+        self._passed_over += [result for result in batch if result.settlement.id not in gone]
         return True
 
     def _fewer(self, batch: Sequence[Result]) -> Sequence[Result]:
@@ -182,12 +187,12 @@ class Recorder:
         if not self._passed_over or time.monotonic() - self._looked_at < timings().held_seconds:
             return
         batch, self._passed_over = self._passed_over, []
-        try:
-            if not self._around(batch):
-                self._passed_over += batch
-        finally:
-            self._looked_at = time.monotonic()
-        self._done(batch)
+        self._guarded(self._write_free, batch)
+        self._looked_at = time.monotonic()
+
+    def _write_free(self, batch: Sequence[Result]) -> None:
+        if not self._around(batch):
+            self._passed_over += batch
 
     def _say(self, error: psycopg.Error, results: int) -> None:
         """Tell people what results wait for: an outage each time, what somebody must mend once."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +19,7 @@ from django.db import connection, transaction
 
 from chaski.vocabulary import Status
 from deliveries.conf import timings
-from deliveries.delivery import database
+from deliveries.delivery import database, recorder
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.lines import of_line
 from deliveries.delivery.recorder import Recorder, Result
@@ -148,6 +149,32 @@ def test_a_row_that_waits_is_looked_at_again_soon_and_not_without_pause(
         recording.recorder._look_again()
     assert looks == [1]
     assert waits == [timings().held_seconds] * 3
+
+
+def test_two_results_of_one_message_are_written_one_after_the_other(
+    shop: Caller, folder: Path, recording: Recording
+) -> None:
+    (first,) = answered(shop, 1)
+    with steps.later(timedelta(seconds=steps.LEASE_SECONDS + 1)):
+        steps.swept()
+        (claimed,) = steps.claim()
+        steps.begun([claimed])
+    second = replace(first, number=claimed.number, token=claimed.token, opened_at=claimed.opened_at)
+    recording.record([first, second])
+    recording.drain()
+    assert statuses([first]) == ["sent"]
+    assert recording.done == [first.id, first.id]
+    assert not list(folder.glob("*.rejected"))
+
+
+def test_what_breaks_in_our_own_code_ends_neither_the_thread_nor_loses_a_result_that_was_passed_over(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = answered(shop, 1)
+    recording.recorder._passed_over = [Result(row, lambda: recording.done.append(row.id))]
+    monkeypatch.setattr(recorder, "free", lambda *_: 1 / 0)
+    recording.recorder._look_again()
+    assert kept(folder, "rejected") == recording.done == [row.id]
 
 
 def test_an_account_that_somebody_holds_keeps_only_what_would_stop_it(
