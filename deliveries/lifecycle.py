@@ -77,8 +77,8 @@ WITH move AS MATERIALIZED (
     SELECT m.id, m.status, m.service_id, m.origin, m.event_sequence
     FROM message m WHERE m.id = ANY(%(ids)s::uuid[]) ORDER BY m.id FOR UPDATE
 ), legal AS MATERIALIZED (
-    SELECT move.*, locked.service_id, locked.origin, locked.event_sequence, move.path[cardinality(move.path)] AS last,
-           coalesce(move.at, chaski_now()) AS moment
+    SELECT move.*, locked.status AS before, locked.service_id, locked.origin, locked.event_sequence,
+           move.path[cardinality(move.path)] AS last, coalesce(move.at, chaski_now()) AS moment
     FROM move JOIN locked ON locked.id = move.id
     JOIN unnest(%(froms)s::text[], %(tos)s::text[]) AS allowed(before, after)
       ON allowed.before = locked.status AND allowed.after = move.path[1]
@@ -110,6 +110,10 @@ WITH move AS MATERIALIZED (
         provider_message_id = coalesce(nullif(m.provider_message_id, ''), move.provider_message_id, '')
     FROM move WHERE m.id = move.id AND m.id = ANY(%(ids)s::uuid[]) AND move.attempt IS NOT NULL
       AND NOT EXISTS (SELECT 1 FROM legal WHERE legal.id = move.id)
+), answered AS (
+    -- What leaves its doubt need not be asked for any more.
+    DELETE FROM inquiry i USING legal l WHERE i.message_id = l.id AND l.before = 'in_doubt'
+      AND i.message_id = ANY(%(ids)s::uuid[])
 ), told AS (
     INSERT INTO event (message_id, sequence, service_id, status, at, actor, attempt, reason)
     SELECT l.id, l.event_sequence + step.n, l.service_id, step.status,

@@ -25,6 +25,7 @@ from deliveries.conf import timings
 from deliveries.delivery import leases, sweep
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.heads import Heads
 from deliveries.doorbell import BROKER_ERRORS, Bell, Publisher, ring_bare
 from deliveries.lineage import guard, unless_held
 from deliveries.models.messages import LANES
@@ -71,6 +72,7 @@ class Relay:
     stopping: threading.Event = field(default_factory=threading.Event)
     _connection: EngineConnection = field(default_factory=EngineConnection)
     _publisher: Publisher = field(default_factory=Publisher)
+    _heads: Heads = field(default_factory=Heads)
     _swept_at: float = float("-inf")
     _beat_at: float = float("-inf")
     _complained: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -110,7 +112,7 @@ class Relay:
                 self._once("watch", leases.watch)
             self._job("end_leases", unless_held(sweep.end_leases))
             self._job("expire", unless_held(sweep.expire))
-            self._job("unblock", unless_held(sweep.unblock))
+            self._job("unblock", unless_held(self._heads.unblock))
         self._job("receipts", receipts.apply)
         self._ring()
         self._make_callbacks()

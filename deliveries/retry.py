@@ -117,6 +117,15 @@ class Decision:
         return self.due_at is None and not self.held
 
 
+def blind_bound(blind_retries: int, *, alone: int = 0) -> int:
+    """How many repeats without knowing one message may have in all: as many as its account allows.
+
+    Where that is any at all, one whose workers vanish has ``alone`` more, each as the one suspect of its process, to find
+    out whether it is the message that ends them. The one place that says so; ``Pending.blind_count`` is what counts.
+    """
+    return blind_retries + alone if blind_retries else 0
+
+
 def backoff(policy: Policy, tries: int, spread: Callable[[float, float], float] = random.uniform) -> float:
     """Seconds to wait after the ``tries``-th try (from 1)."""
     plain = min(policy.cap_seconds, policy.base_seconds * policy.factor ** min(tries - 1, 63))
@@ -204,7 +213,7 @@ def _in_doubt(history: History, policy: Policy, now: datetime, spread: Callable[
     )
     if policy.ask_after_seconds is not None and history.tries + 1 < policy.max_tries:
         return replace(hold, ask_at=now + timedelta(seconds=policy.ask_after_seconds))
-    spent = history.blind_count >= policy.blind_retries
+    spent = history.blind_count >= blind_bound(policy.blind_retries)
     if policy.hold_in_doubt or (spent and not policy.idempotent) or history.tries + 1 >= policy.max_tries:
         return hold
     due_at = now + timedelta(seconds=backoff(policy, history.tries + 1, spread))

@@ -23,6 +23,11 @@ _AWAY_CLASSES = ("08", "53", "57", "58")
 #: Read-only (a standby, or a primary that was told so), ended while idle in a transaction or by its length, roles that a
 #: restart has not loaded yet, serialization, unknown end of a statement, deadlock, lock timeout.
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "40001", "40003", "40P01", "55P03"})
+#: Of these, what rows that somebody else holds lead to: lock and statement timeout, deadlock.
+_HELD_UP_STATES = frozenset({"55P03", "57014", "40P01"})
+#: Classes that blame what the database is to this code: features and plans, catalogues and schemas that are not there, prepared
+#: statements that went with a session, names and rights, internal errors.
+_UNLIKE_CLASSES = ("0A", "26", "3D", "3F", "42", "XX")
 #: The classes of all of these in psycopg, for who must name classes; some more errors are of them.
 AWAY_ERRORS: tuple[type[psycopg.Error], ...] = (
     psycopg.OperationalError,
@@ -36,7 +41,7 @@ def is_away(error: BaseException) -> bool:
 
     Takes psycopg's errors and Django's. What is not away will fail in the same way however often it is repeated.
     """
-    cause = error.__cause__ if isinstance(error, DjangoError) and error.__cause__ is not None else error
+    cause = _cause(error)
     if not isinstance(cause, (psycopg.Error, DjangoError)):
         return False
     state = getattr(cause, "sqlstate", None)
@@ -45,6 +50,28 @@ def is_away(error: BaseException) -> bool:
         kinds = (psycopg.OperationalError, psycopg.InterfaceError, OperationalError, InterfaceError)
         return isinstance(cause, kinds)
     return state[:2] in _AWAY_CLASSES or state in _AWAY_STATES
+
+
+def is_not_now(error: BaseException) -> bool:
+    """Whether ``error`` says nothing of the rows that were written: the database is away, or it is not what this code expects.
+
+    That is so before a migration, after the restore of an older schema, with a right that was taken away. For who keeps
+    what cannot be written now: it may be taken once somebody has mended that. Who answers somebody asks ``is_away``.
+    """
+    return is_away(error) or (getattr(_cause(error), "sqlstate", None) or "")[:2] in _UNLIKE_CLASSES
+
+
+def is_held_up(error: BaseException) -> bool:
+    """Whether ``error`` may come of single rows that somebody holds: then others can be written meanwhile.
+
+    A narrower question than ``is_away``, which is true of all of these: the whole server may be as slow.
+    """
+    return getattr(_cause(error), "sqlstate", None) in _HELD_UP_STATES
+
+
+def _cause(error: BaseException) -> BaseException:
+    """psycopg's error where Django has wrapped it."""
+    return error.__cause__ if isinstance(error, DjangoError) and error.__cause__ is not None else error
 
 
 class Cursor(Protocol):

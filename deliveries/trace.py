@@ -8,7 +8,7 @@ from typing import Any
 
 from chaski.vocabulary import Status
 from deliveries import reading
-from deliveries.delivery.reconcile import RECONCILED
+from deliveries.delivery.inquiries import RECONCILED
 from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt
 from deliveries.models.evidence import ReceiptEffect
 

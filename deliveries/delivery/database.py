@@ -16,7 +16,7 @@ from django.db import connections
 from deliveries.conf import timings
 from deliveries.delivery.moments import Moment
 from deliveries.postgresql.bounded import BoundedConnection
-from deliveries.sql import Cursor, is_away
+from deliveries.sql import Cursor, is_not_now
 
 #: A plan that scans a whole partition is never right here; cached plans of an empty, analysed one would choose it.
 SESSION = "SET enable_seqscan = off; SET statement_timeout = '5s'; SET application_name = 'chaski-engine'"
@@ -38,8 +38,8 @@ class EngineConnection:
                 with connection.transaction(), connection.cursor() as cursor:
                     yield cursor
             except psycopg.Error as error:
-                if is_away(error):
-                    self.close()  # a server that became read-only, say, may have a successor at the same address
+                if is_not_now(error):
+                    self.close()  # a server that became read-only, say, may have a successor, a new session another schema
                 raise
 
     def close(self) -> None:

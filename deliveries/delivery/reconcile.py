@@ -1,8 +1,8 @@
 """Reconciling: asking the provider whether it has a message whose answer never came, instead of sending it again blindly.
 
 Started by ``tasks`` in each worker process, on a thread of its own beside the send path. ``settle`` leaves an inquiry for
-each doubt of an account with the policy ``reconcile``; here it is asked and concluded. An ask is no attempt: it has a small
-lease on the inquiry alone, changes nothing at the provider, and the message stays held meanwhile.
+each doubt of an account with the policy ``reconcile``; here it is asked, and ``inquiries`` concludes. An ask is no attempt:
+it has a small lease on the inquiry alone, changes nothing at the provider, and the message stays held meanwhile.
 """
 
 from __future__ import annotations
@@ -10,117 +10,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
 
 import psycopg
 import structlog
 
-from channels.base import Accepted, InDoubt, Misconfigured, Provider, SendError, Throttled, Transient
+from channels.base import InDoubt, Misconfigured, SendError
 from channels.http import HttpClient
-from channels.registry import providers
-from chaski.vocabulary import Status
-from deliveries import lifecycle
-from deliveries.conf import limits, timings
+from deliveries.conf import timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
 from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.inquiries import Asked, Finding, conclude, take
+from deliveries.delivery.leases import PATIENCE
 from deliveries.delivery.sending import outbound
-from deliveries.delivery.settle import release
-from deliveries.lifecycle import Move
 from deliveries.lineage import guard
-from deliveries.retry import Policy, backoff
-from deliveries.sql import Cursor, storable
+from deliveries.retry import Policy
+from deliveries.sql import Cursor, is_away, is_held_up
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
-#: The code of the evidence that an ask left on the attempt in doubt.
-RECONCILED = "reconciled"
-#: Asks of one look; each is a request or a few.
-AT_ONCE = 50
-LONGEST_WAIT_SECONDS = 3600.0
-
-#: A receipt or an operator was quicker.
-SETTLED = """
-DELETE FROM inquiry i WHERE NOT EXISTS (SELECT 1 FROM pending p WHERE p.message_id = i.message_id
-    AND p.blocked AND p.waiting_for = 'operator' AND p.lease_until IS NULL)
-"""
-
-TAKE = """
-WITH due AS MATERIALIZED (
-    SELECT message_id FROM inquiry WHERE due_at <= chaski_now() AND (lease_until IS NULL OR lease_until < chaski_now())
-    ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
-), taken AS (
-    UPDATE inquiry i SET lease_until = chaski_now() + make_interval(secs => %(lease)s), lease_token = %(token)s,
-        asked = i.asked + 1, asked_at = chaski_now()
-    FROM due WHERE i.message_id = due.message_id RETURNING i.*
-)
-SELECT t.message_id, t.number, t.lease_token, t.account_id, t.since, t.asked, p.tries, p.expires_at, m.recipient, m.content,
-       m.options, m.metadata, m.reference, chaski_now()
-FROM taken t JOIN pending p ON p.message_id = t.message_id
-CROSS JOIN LATERAL (SELECT * FROM message WHERE id = t.message_id LIMIT 1) m
-"""
-
-END = "DELETE FROM inquiry WHERE message_id = %(id)s AND lease_token = %(token)s RETURNING message_id"
-
-LATER = """
-UPDATE inquiry SET lease_until = NULL, lease_token = NULL, said = %(said)s,
-    due_at = CASE WHEN asked < %(asks)s THEN chaski_now() + make_interval(secs => %(wait)s) END
-WHERE message_id = %(id)s AND lease_token = %(token)s RETURNING due_at
-"""
-
-#: Any attempt, of whichever message: what is known already is not what we look for.
-KNOWN = "SELECT 1 FROM attempt WHERE provider_message_id = %(found)s AND provider_message_id <> '' LIMIT 1"
-
-#: The proof that the attempt in doubt was accepted; what a fenced worker may have reported before stays with it.
-EVIDENCE = """
-UPDATE attempt SET provider_message_id = %(found)s, late = jsonb_strip_nulls(jsonb_build_object('at', chaski_now(),
-    'outcome', 'accepted', 'code', %(code)s::text, 'detail', %(detail)s::text, 'provider_message_id', %(found)s::text,
-    'earlier', late))
-WHERE message_id = %(id)s AND number = %(number)s
-"""
-
-LEAVE = """
-DELETE FROM pending WHERE message_id = %(id)s AND blocked AND lease_until IS NULL RETURNING service_id, ordering_key
-"""
-
-AGAIN = """
-UPDATE pending SET blocked = false, waiting_for = 'retry', due_at = chaski_now() + make_interval(secs => %(wait)s)
-WHERE message_id = %(id)s AND blocked AND lease_until IS NULL
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A message in doubt under an inquiry's lease."""
-
-    id: UUID
-    number: int
-    token: UUID
-    account_id: int
-    since: datetime
-    asked: int
-    tries: int
-    expires_at: datetime
-    recipient: str
-    content: dict[str, Any]
-    options: dict[str, Any]
-    metadata: dict[str, Any]
-    reference: str
-    now: datetime
-
-
-#: What an ask gave: found, certainly not there, or no certainty.
-Finding = Accepted | SendError | None
-
-
-def take(cursor: Cursor) -> list[Asked]:
-    """Lease the inquiries that are due. Runs in the caller's transaction."""
-    cursor.execute(SETTLED)
-    lease = max(timings().lease(cls) for cls in providers().values())
-    cursor.execute(TAKE, {"rows": AT_ONCE, "lease": lease, "token": uuid4()})
-    return [Asked(*row) for row in cursor.fetchall()]
 
 
 async def ask(asked: Asked, account: LiveAccount) -> Finding:
@@ -137,85 +45,6 @@ async def ask(asked: Asked, account: LiveAccount) -> Finding:
     except Exception as error:
         log.exception("provider_raised", message_id=str(asked.id), account=account.id)
         return InDoubt("provider_raised", type(error).__name__)
-
-
-def conclude(cursor: Cursor, asked: Asked, finding: Finding, policy: Policy) -> str:
-    """Write what ``finding`` means, fenced by the inquiry's lease; the word for it. Runs in the caller's transaction."""
-    if isinstance(finding, Accepted) and _known(cursor, finding.provider_message_id):
-        finding = InDoubt("known_already", "what the provider has is another attempt's")
-    if isinstance(finding, SendError):
-        return _later(cursor, asked, finding, policy)
-    cursor.execute(END, {"id": asked.id, "token": asked.token})
-    if not cursor.fetchone():
-        return "fenced"
-    if isinstance(finding, Accepted):
-        return _found(cursor, asked, finding)
-    return _absent(cursor, asked, policy)
-
-
-def _known(cursor: Cursor, provider_message_id: str) -> bool:
-    cursor.execute(KNOWN, {"found": provider_message_id})
-    return cursor.fetchone() is not None
-
-
-def _later(cursor: Cursor, asked: Asked, error: SendError, policy: Policy) -> str:
-    first = policy.ask_after_seconds or Provider.find_after_seconds * timings().scale
-    wait = min(first * 2 ** (asked.asked - 1), LONGEST_WAIT_SECONDS)
-    if isinstance(error, Throttled | Transient):
-        wait = max(wait, error.retry_after or 0.0)
-    said = storable(str(error))
-    cursor.execute(LATER, {"id": asked.id, "token": asked.token, "said": said, "wait": wait, "asks": limits().asks})
-    row = cursor.fetchone()
-    if row is None:
-        return "fenced"
-    return "asked_again" if row[0] else "held"
-
-
-def _found(cursor: Cursor, asked: Asked, found: Accepted) -> str:
-    provider_message_id, detail = storable(found.provider_message_id[:500]), storable(found.detail[:500])
-    move = Move(
-        asked.id,
-        (Status.SENT,),
-        reason="found at the provider",
-        attempt=asked.number,
-        provider_message_id=provider_message_id or None,
-        only_from=(Status.IN_DOUBT,),
-    )
-    if not lifecycle.apply(cursor, [move]):
-        return "settled_before"
-    evidence = {
-        "id": asked.id,
-        "number": asked.number,
-        "found": provider_message_id,
-        "detail": detail,
-        "code": RECONCILED,
-    }
-    cursor.execute(EVIDENCE, evidence)
-    _leave(cursor, asked)
-    return "found"
-
-
-def _absent(cursor: Cursor, asked: Asked, policy: Policy) -> str:
-    """It is safe to send again; too late for that is too late."""
-    late = asked.expires_at <= asked.now
-    move = Move(
-        asked.id,
-        (Status.QUEUED, Status.EXPIRED) if late else (Status.QUEUED,),
-        reason="the provider does not have it" + (", and its time has passed" if late else ": it is sent again"),
-        only_from=(Status.IN_DOUBT,),
-    )
-    if not lifecycle.apply(cursor, [move]):
-        return "settled_before"
-    if late:
-        _leave(cursor, asked)
-        return "expired"
-    cursor.execute(AGAIN, {"id": asked.id, "wait": backoff(policy, max(1, asked.tries))})
-    return "sent_again"
-
-
-def _leave(cursor: Cursor, asked: Asked) -> None:
-    cursor.execute(LEAVE, {"id": asked.id})
-    release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key})
 
 
 class Reconciler:
@@ -262,10 +91,23 @@ class Reconciler:
             accounts = self._accounts_of(cursor, due)
         findings = self._on_loop(self._ask_all(due, accounts)) if due else []
         for asked, finding in zip(due, findings, strict=True):
-            with self._connection.transaction() as cursor:
-                then = conclude(cursor, asked, finding, accounts[asked.account_id].policy)
+            then = self._concluded(asked, finding, accounts[asked.account_id].policy)
             log.info("asked_the_provider", message_id=str(asked.id), attempt=asked.number, ask=asked.asked, then=then)
         return len(due)
+
+    def _concluded(self, asked: Asked, finding: Finding, policy: Policy) -> str:
+        """Conclude one, apart from the others: what cannot be written tells as little as no answer."""
+        try:
+            with self._connection.transaction() as cursor:
+                cursor.execute(PATIENCE)
+                return conclude(cursor, asked, finding, policy)
+        except (psycopg.Error, ValueError) as error:
+            if is_away(error) and not is_held_up(error):
+                raise  # the next one would fail as well; their leases end, and they are asked again
+            log.warning("finding_not_written", message_id=str(asked.id), error=type(error).__name__)
+            unwritten = InDoubt("not_written", f"what the provider said could not be written: {type(error).__name__}")
+        with self._connection.transaction() as cursor:
+            return conclude(cursor, asked, unwritten, policy)
 
     def _accounts_of(self, cursor: Cursor, due: Sequence[Asked]) -> Mapping[int, LiveAccount]:
         assert self._accounts is not None

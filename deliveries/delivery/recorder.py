@@ -1,7 +1,8 @@
 """Recording results in batches: every twenty milliseconds, every 250 rows, or at once when nothing else is under way.
 
 One thread per worker process. What the database cannot take now is kept on the disk and in memory and tried again; a row
-that it will never take is bisected out and set aside, so that it does not drag its neighbours.
+that it will never take is bisected out and set aside, and one that somebody holds is passed over until it is free, so that
+neither drags its neighbours.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ from django.conf import settings
 from deliveries.conf import limits, timings
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.replay import Replay
+from deliveries.delivery.held import free
+from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import Spill
-from deliveries.sql import is_away
+from deliveries.sql import Cursor, is_away, is_held_up, is_not_now
 
 log = structlog.get_logger(__name__)
 #: Ids in one line of the log; the attempts of all of them keep the fact.
 SHOWN = 20
+
+
+def _ids(settlements: Sequence[Settlement]) -> list[str]:
+    return [str(settlement.id) for settlement in settlements[:SHOWN]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,11 @@ class Recorder:
         self._queue: queue.SimpleQueue[Result] = queue.SimpleQueue()
         #: What came while the database was away; bounded by the windows, whose places are given back by ``done`` only.
         self._held: deque[Result] = deque()
+        #: Those of which somebody holds a row; bounded in the same way.
+        self._passed_over: list[Result] = []
+        self._looked_at = float("-inf")
+        #: Errors of a database that is not what this code expects, each said once until something is written again.
+        self._said: set[str | None] = set()
         self._in_flight = in_flight
         self._connection = EngineConnection()
         folder = Path(settings.CHASKI_SPILL)
@@ -71,23 +82,37 @@ class Recorder:
         while True:
             self._settle_orphans()
             self._record(self._collect())
+            self._look_again()
 
     def _record(self, batch: Sequence[Result]) -> None:
+        self._guarded(self._write, batch)
+
+    def _guarded(self, write: Callable[[Sequence[Result]], object], batch: Sequence[Result]) -> None:
+        """``write`` the first result of each message; a second one, of a later attempt, comes after it."""
+        firsts = list({result.settlement.id: result for result in reversed(batch)}.values())[::-1]
+        if len(firsts) < len(batch):
+            self._held.extend(result for result in batch if result not in firsts)
         try:
-            self._write(batch)
+            write(firsts)
         except Exception as error:  # this thread is the process's only one that records: it must not end
-            log.exception("results_not_written", results=len(batch))
-            for result in batch:
+            log.exception("results_not_written", results=len(firsts))
+            for result in firsts:
                 self._spill.reject(result.settlement, type(error).__name__)
+        self._done(batch)
+
+    def _done(self, batch: Sequence[Result]) -> None:
+        """Tell of those of ``batch`` that need no more care here."""
+        kept = {id(result) for result in (*self._held, *self._passed_over)}
         for result in batch:
-            result.done()
-        if not self._held:
+            if id(result) not in kept:
+                result.done()
+        if not kept:
             self._spill.clear()
 
     def _collect(self) -> list[Result]:
         if self._held:
             return [self._held.popleft() for _ in range(min(len(self._held), limits().record_rows))]
-        return self._arrived(timings().replay_seconds)
+        return self._arrived(timings().held_seconds if self._passed_over else timings().replay_seconds)
 
     def _arrived(self, seconds: float) -> list[Result]:
         """The next results, as many as come together; none when none came in ``seconds``."""
@@ -112,21 +137,72 @@ class Recorder:
         while batch:
             try:
                 self._settle([result.settlement for result in batch])
+                self._said.clear()
                 crash_point("after_record")
                 return
             except psycopg.Error as error:
-                if not is_away(error):
+                if not is_not_now(error):
                     self._bisect(batch, error)
                     return
                 self._spill.keep(result.settlement for result in batch)
-                log.warning(
-                    "results_wait_for_the_database",
-                    results=len(batch) + len(self._held),
-                    error=type(error).__name__,
-                    sqlstate=error.sqlstate,
-                )
+                if is_held_up(error):
+                    if self._around(batch):
+                        waiting = [result.settlement for result in self._passed_over]
+                        log.warning("results_wait_for_held_rows", results=len(waiting), message_ids=_ids(waiting))
+                        return
+                    batch = self._fewer(batch)
+                self._say(error, len(batch) + len(self._held))
                 self._wait(wait)
                 wait = min(wait * 2, timings().record_retry_seconds)
+
+    def _around(self, batch: Sequence[Result]) -> bool:
+        """Write those of ``batch`` of which nobody holds a row, and pass the others over. False: not even that goes now."""
+        try:
+            with self._connection.transaction() as cursor:
+                going = free(cursor, [result.settlement for result in batch])
+                self._settle_in(cursor, going)
+        except psycopg.Error as error:
+            if is_not_now(error):
+                return False
+            self._bisect(batch, error)
+            return True
+        gone = {row.id for row in going}
+        self._passed_over += [result for result in batch if result.settlement.id not in gone]
+        return True
+
+    def _fewer(self, batch: Sequence[Result]) -> Sequence[Result]:
+        """What to try next, where statements wait in vain and no row is held: half of it; of one, what waits behind it.
+
+        A database that is only slow gets through with less, and one that takes nothing is not asked more often for that.
+        """
+        if len(batch) == 1 and self._held:
+            self._held.append(batch[0])
+            return []
+        middle = (len(batch) + 1) // 2
+        self._held.extendleft(reversed(batch[middle:]))
+        return batch[:middle]
+
+    def _look_again(self) -> None:
+        """Write what was passed over, once nobody holds it any more."""
+        if not self._passed_over or time.monotonic() - self._looked_at < timings().held_seconds:
+            return
+        batch, self._passed_over = self._passed_over, []
+        self._guarded(self._write_free, batch)
+        self._looked_at = time.monotonic()
+
+    def _write_free(self, batch: Sequence[Result]) -> None:
+        if not self._around(batch):
+            self._passed_over += batch
+
+    def _say(self, error: psycopg.Error, results: int) -> None:
+        """Tell people what results wait for: an outage each time, what somebody must mend once."""
+        kind, state = type(error).__name__, error.sqlstate
+        if is_away(error):
+            log.warning("results_wait_for_the_database", results=results, error=kind, sqlstate=state)
+        elif state not in self._said:
+            self._said.add(state)
+            reason = error.diag.message_primary
+            log.error("results_wait_for_another_schema", results=results, error=kind, sqlstate=state, reason=reason)
 
     def _wait(self, seconds: float) -> None:
         """Let time pass. What comes meanwhile is kept as safely as what came before."""
@@ -150,10 +226,21 @@ class Recorder:
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         crash_point("before_record")
         with self._connection.transaction() as cursor:
-            mine = settle(cursor, settlements)
-        fenced = [str(settlement.id) for settlement in settlements if settlement.id not in mine]
-        if fenced:
-            log.warning("results_came_after_their_lease", results=len(fenced), message_ids=fenced[:SHOWN])
+            self._settle_in(cursor, settlements)
+
+    def _settle_in(self, cursor: Cursor, settlements: Sequence[Settlement]) -> None:
+        mine = settle(cursor, settlements)
+        fenced = [settlement for settlement in settlements if settlement.id not in mine]
+        if not fenced:
+            return
+        lost = unknown(cursor, fenced)
+        for settlement in lost:
+            # The database was restored from before the attempt: this is the only proof that the message may have gone out.
+            self._spill.reject(settlement, UNKNOWN)
+        if lost:
+            log.error("results_of_unknown_attempts", results=len(lost), message_ids=_ids(lost))
+        if late := [settlement for settlement in fenced if settlement not in lost]:
+            log.warning("results_came_after_their_lease", results=len(late), message_ids=_ids(late))
 
     def _settle_orphans(self) -> None:
         if self._held or time.monotonic() - self._replayed_at < timings().replay_seconds:
@@ -165,6 +252,9 @@ class Recorder:
                 cursor.execute("SELECT 1")
             self._replay.run()
         except psycopg.Error as error:
-            log.warning("recorder_waits_for_the_database", error=type(error).__name__)
+            if is_away(error):
+                log.warning("recorder_waits_for_the_database", error=type(error).__name__)
+            else:
+                self._say(error, 0)
         except Exception:  # as above
             log.exception("spill_not_settled")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -18,16 +19,18 @@ import structlog
 from deliveries.conf import limits
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.held import free
 from deliveries.delivery.lines import VERSION, Unreadable, of_line, to_line, version_of
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import REJECTED, RESULTS, TORN, append_safely, fsync_folder, set_aside, taken
-from deliveries.sql import is_away
+from deliveries.sql import Cursor, is_held_up, is_not_now
 
 log = structlog.get_logger(__name__)
 
 #: The tokens of attempts that this database knows. A line of any other was written for another database, or for one that
 #: was restored from before it.
 KNOWN = "SELECT message_id, token FROM attempt WHERE message_id = ANY(%(ids)s::uuid[])"
+UNKNOWN = "this database knows no such attempt"
 
 
 class Replay:
@@ -39,7 +42,8 @@ class Replay:
         self._complained: set[str] = set()
 
     def run(self) -> int:
-        """Settle every orphan; how many lines. Raises ``psycopg.Error`` when the database is away: all stays as it is."""
+        """Settle every orphan; how many lines. Raises ``psycopg.Error`` when the database takes nothing now:
+        all stays as it is."""
         return sum(self._one(file) for file in sorted(self._folder.glob(f"*{RESULTS}")))
 
     def _one(self, file: Path) -> int:
@@ -58,6 +62,10 @@ class Replay:
         known = 0
         for chunk in chunks(found.settlements):
             known += self._chunk(chunk, found)
+        if found.left:
+            # The next run settles them; those that are settled already change nothing once more.
+            log.warning("spill_waits_for_held_rows", file=file.name, results=found.left)
+            return known
         keep_aside(file, found)
         crash_point("after_replay")
         file.unlink()
@@ -67,33 +75,49 @@ class Replay:
 
     def _chunk(self, chunk: Sequence[Settlement], found: Found) -> int:
         """Settle a chunk, without the rows that the database does not know or never takes; how many it took."""
-        known = self._known(chunk)
-        for row in chunk:
-            if (row.id, row.token) not in known:
-                found.reject(row, "this database knows no such attempt")
-        return apart(self._settle, [row for row in chunk if (row.id, row.token) in known], found.reject)
-
-    def _known(self, chunk: Sequence[Settlement]) -> set[tuple[UUID, UUID]]:
         with self._connection.transaction() as cursor:
-            cursor.execute(KNOWN, {"ids": [row.id for row in chunk]})
-            return {(row[0], row[1]) for row in cursor.fetchall()}
+            lost = unknown(cursor, chunk)
+        for row in lost:
+            found.reject(row, UNKNOWN)
+        return apart(partial(self._settle, found), [row for row in chunk if row not in lost], found.reject)
 
-    def _settle(self, rows: Sequence[Settlement]) -> None:
-        with self._connection.transaction() as cursor:
-            settle(cursor, rows)
+    def _settle(self, found: Found, rows: Sequence[Settlement]) -> None:
+        try:
+            with self._connection.transaction() as cursor:
+                settle(cursor, rows)
+        except psycopg.Error as error:
+            if not is_held_up(error):
+                raise
+            with self._connection.transaction() as cursor:
+                going = free(cursor, rows)
+                settle(cursor, going)
+            found.left += len(rows) - len(going)
 
 
 @dataclass(slots=True)
 class Found:
-    """What a file holds: settlements, lines that are set aside with their reasons, and what a crash cut off."""
+    """What a file holds: settlements, lines that are set aside with their reasons, and what a crash cut off.
+
+    ``left``: settlements of which somebody holds a row.
+    """
 
     settlements: list[Settlement] = field(default_factory=list)
     rejected: list[tuple[bytes, str]] = field(default_factory=list)
     torn: bytes = b""
+    left: int = 0
 
     def reject(self, row: Settlement, reason: str) -> None:
         """Set one aside."""
         self.rejected.append((to_line(row), reason))
+
+
+def unknown(cursor: Cursor, rows: Sequence[Settlement]) -> list[Settlement]:
+    """Those of ``rows`` whose attempts this database does not know."""
+    if not rows:
+        return []
+    cursor.execute(KNOWN, {"ids": [row.id for row in rows]})
+    known = {(row[0], row[1]) for row in cursor.fetchall()}
+    return [row for row in rows if (row.id, row.token) not in known]
 
 
 def read(file: Path) -> Found:
@@ -145,14 +169,14 @@ def apart(
 ) -> int:
     """``write`` all rows but those that the database will never take, which go to ``reject``; how many were written.
 
-    Bisected, so that a bad row does not drag its neighbours. Raises ``psycopg.Error`` when the database is away.
+    Bisected, so that a bad row does not drag its neighbours. Raises ``psycopg.Error`` when it takes nothing now.
     """
     if not rows:
         return 0
     try:
         write(rows)
     except psycopg.Error as error:
-        if is_away(error):
+        if is_not_now(error):
             raise
         if len(rows) == 1:
             reject(rows[0], f"{type(error).__name__} {error.sqlstate or ''}".strip())

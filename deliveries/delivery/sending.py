@@ -19,7 +19,7 @@ from deliveries.delivery.crashes import crash_point
 from deliveries.retry import Decision, Outcome
 
 if TYPE_CHECKING:
-    from deliveries.delivery.reconcile import Asked
+    from deliveries.delivery.inquiries import Asked
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""The sweep: what nobody else finishes. Leases whose worker vanished, deadlines that passed, heads that hold up a key.
+"""The sweep: what nobody else finishes. Leases whose worker vanished, and deadlines that passed.
 
 Called by the relay every five seconds; any number may run, each takes other rows. A lease is ended only here, so that
 one place decides what a vanished worker means.
@@ -20,45 +20,35 @@ from deliveries.delivery.leases import JUDGEABLE
 from deliveries.delivery.settle import Settlement, release, settle
 from deliveries.lifecycle import Move
 from deliveries.models.accounts import InDoubtPolicy
-from deliveries.retry import Decision, Outcome
+from deliveries.retry import Decision, Outcome, blind_bound
 from deliveries.sql import Cursor
 
-#: Found by the open attempts, which are few: the lease columns are in no index on purpose.
+#: Found by the open attempts, which are few: the lease columns are in no index on purpose. A message of which anything is
+#: held by somebody else is left to a later sweep: waiting for it would keep all the others waiting.
 ENDED = f"""
-SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
-       p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now(),
-       coalesce(acc.channel, ''), coalesce(acc.provider, '')
-FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
-LEFT JOIN account acc ON acc.id = p.account_id
-WHERE a.finished_at IS NULL AND p.lease_until < chaski_now() AND {JUDGEABLE}
-ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p SKIP LOCKED
+WITH ended AS MATERIALIZED (
+    SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
+           p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now(),
+           coalesce(acc.channel, ''), coalesce(acc.provider, ''), coalesce(acc.blind_retries, 0)
+    FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
+    LEFT JOIN account acc ON acc.id = p.account_id
+    WHERE a.finished_at IS NULL AND p.lease_until < chaski_now() AND {JUDGEABLE}
+    ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p, a SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT id FROM message WHERE id = ANY(ARRAY(SELECT message_id FROM ended)) FOR UPDATE SKIP LOCKED
+)
+SELECT ended.* FROM ended JOIN free ON free.id = ended.message_id
 """
 
 EXPIRE = """
-DELETE FROM pending WHERE message_id IN (
+WITH late AS MATERIALIZED (
     SELECT message_id FROM pending WHERE expires_at <= chaski_now() AND lease_until IS NULL
         AND NOT (blocked AND waiting_for = 'operator')
-    ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED)
-RETURNING message_id, service_id, ordering_key
-"""
-
-#: A head may stay blocked when its predecessor was recorded while it was being accepted. A loose scan finds the heads.
-UNBLOCK = """
-WITH RECURSIVE head AS (
-    (SELECT service_id, ordering_key, message_id, blocked FROM pending WHERE ordering_key <> ''
-     ORDER BY service_id, ordering_key, position LIMIT 1)
-    UNION ALL
-    SELECT x.* FROM head CROSS JOIN LATERAL (
-        SELECT service_id, ordering_key, message_id, blocked FROM pending WHERE ordering_key <> ''
-            AND (service_id, ordering_key) > (head.service_id, head.ordering_key)
-        ORDER BY service_id, ordering_key, position LIMIT 1) x
-), free AS (
-    SELECT p.message_id FROM pending p WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM head WHERE blocked))
-        AND p.blocked AND p.waiting_for = 'predecessor' FOR UPDATE SKIP LOCKED
+    ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT id FROM message WHERE id = ANY(ARRAY(SELECT message_id FROM late)) FOR UPDATE SKIP LOCKED
 )
-UPDATE pending p SET blocked = false, waiting_for = ''
-WHERE p.message_id = ANY(ARRAY(SELECT message_id FROM free))
-RETURNING p.message_id
+DELETE FROM pending WHERE message_id = ANY(ARRAY(SELECT id FROM free)) RETURNING message_id, service_id, ordering_key
 """
 
 
@@ -82,6 +72,22 @@ class EndedLease:
     now: datetime
     channel: str
     provider: str
+    blind_retries: int = 0
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it may be sent again without knowing."""
+        if self.policy != InDoubtPolicy.RETRY or self.expires_at <= self.now:
+            return False
+        # From its second crash in a row on it goes out as the one suspect of its process.
+        alone = limits().crashes if self.suspicion else 0
+        return self.blind_count < blind_bound(self.blind_retries, alone=alone) or self._repeats_are_known()
+
+    def _repeats_are_known(self) -> bool:
+        try:
+            return provider_class(self.channel, self.provider).idempotent
+        except UnknownProvider:
+            return False
 
     @property
     def ask_at(self) -> datetime | None:
@@ -107,7 +113,7 @@ def end_leases(cursor: Cursor) -> int:
 
 
 def judge(lease: EndedLease) -> Settlement:
-    """What a vanished worker means for one message: due again if its call had not begun, else by its account's policy."""
+    """What a vanished worker means for one message: due again if its call had not begun, else as its account allows."""
     if lease.begun_at is None:
         outcome = Outcome(ErrorClass.NOT_SENT, "worker_vanished", "the worker vanished before the call began")
         return settlement(lease, outcome, _due_now(lease, (Status.QUEUED,)), suspicion=lease.suspicion)
@@ -116,9 +122,9 @@ def judge(lease: EndedLease) -> Settlement:
         outcome = Outcome(ErrorClass.POISON, "poison", f"its worker vanished {crashes} times while sending it alone")
         return settlement(lease, outcome, Decision((Status.FAILED,), in_doubt=1), crash=1)
     outcome = Outcome(ErrorClass.IN_DOUBT, "worker_vanished", "the worker vanished during the call")
-    if lease.policy != InDoubtPolicy.RETRY or lease.expires_at <= lease.now:
+    if not lease.may_repeat:
         return settlement(lease, outcome, held(lease))
-    again = _due_now(lease, (Status.IN_DOUBT, Status.QUEUED), in_doubt=1)
+    again = _due_now(lease, (Status.IN_DOUBT, Status.QUEUED), blind=1)
     return settlement(lease, outcome, again, crash=crashes - lease.crash_count, suspicion=lease.suspicion + 1)
 
 
@@ -135,14 +141,14 @@ def held(lease: EndedLease) -> Decision:
     )
 
 
-def _due_now(lease: EndedLease, path: tuple[Status, ...], in_doubt: int = 0) -> Decision:
+def _due_now(lease: EndedLease, path: tuple[Status, ...], blind: int = 0) -> Decision:
     return Decision(
         path,
         due_at=lease.now,
         waiting_for=WaitingFor.RETRY,
         tries=lease.tries,
-        blind=lease.blind_count,
-        in_doubt=in_doubt,
+        blind=lease.blind_count + blind,
+        in_doubt=blind,
     )
 
 
@@ -181,9 +187,3 @@ def expire(cursor: Cursor) -> int:
     lifecycle.apply(cursor, moves)
     release(cursor, {(row[1], row[2]) for row in rows if row[2]})
     return len(rows)
-
-
-def unblock(cursor: Cursor) -> int:
-    """Let every first message of an ordering key go that waits for a predecessor which is gone."""
-    cursor.execute(UNBLOCK)
-    return len(cursor.fetchall())

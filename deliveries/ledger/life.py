@@ -58,8 +58,10 @@ CHECKS = (
         "was repeated blindly more often than its account allows",
         "SELECT p.message_id, p.blind_count || ' of ' || c.blind_retries FROM pending p JOIN account c ON c.id = p.account_id"
         " JOIN message m ON m.id = p.message_id AND m.id >= %(floor)s"
-        # an account that was changed since may have allowed more; where a provider knows our key no repeat is blind
-        " WHERE p.message_id >= %(floor)s AND p.blind_count > c.blind_retries AND m.created_at > c.updated_at"
+        # as deliveries.retry.blind_bound says; an account that was changed since may have allowed more, and where a provider
+        # knows our key no repeat is blind
+        " WHERE p.message_id >= %(floor)s AND m.created_at > c.updated_at"
+        " AND p.blind_count > CASE WHEN c.blind_retries > 0 THEN c.blind_retries + %(crashes)s ELSE 0 END"
         " AND NOT (c.channel, c.provider) IN (SELECT * FROM unnest(%(channels)s::text[], %(idempotent)s::text[]))",
     ),
     Check(

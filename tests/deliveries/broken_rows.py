@@ -193,7 +193,7 @@ BREAKS: dict[str, Break] = {
     "is final and not finished, or finished and not final": Break(failed, ("UPDATE message SET finished_at = NULL",)),
     "counts its attempts wrongly": Break(sent, ("UPDATE message SET attempt_count = 0",)),
     "crashed more workers than it may": Break(waiting, ("UPDATE pending SET crash_count = 3",)),
-    "was repeated blindly more often than its account allows": Break(waiting, ("UPDATE pending SET blind_count = 2",)),
+    "was repeated blindly more often than its account allows": Break(waiting, ("UPDATE pending SET blind_count = 5",)),
     "waits beyond its deadline": Break(
         waiting,
         (

@@ -19,6 +19,7 @@ from chaski.vocabulary import Lane
 from deliveries import intake, pausing, receipts
 from deliveries.delivery import sweep
 from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
+from deliveries.delivery.heads import Heads
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.models import Account, Message, Pending, Service
 from deliveries.models.messages import Origin
@@ -100,7 +101,7 @@ def send(message_id: UUID, outcome: Outcome = ACCEPTED, policy: Policy | None = 
 def swept() -> int:
     """End the leases that ran out, expire, unblock: what the relay does every five seconds."""
     done = 0
-    for job in (sweep.end_leases, sweep.expire, sweep.unblock):
+    for job in (sweep.end_leases, sweep.expire, Heads().unblock):
         with transaction.atomic(), connection.cursor() as cursor:
             done += job(cursor)
     return done

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from channels.base import Receipt, ReceiptKind
+from channels.base import Accepted, Receipt, ReceiptKind
 from deliveries import acts, receipts
+from deliveries.delivery import inquiries
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.settle import Settlement, settle
@@ -103,7 +104,22 @@ def a_cancel(shop: Caller) -> tuple[UUID, Callable[[], object]]:
     return message_id, lambda: acts.cancel(message, actor="somebody")
 
 
-@pytest.mark.parametrize("who", [a_verdict, a_late_record, a_cancel])
+def an_answer(shop: Caller) -> tuple[UUID, Callable[[], object]]:
+    """The provider was asked, and has the message."""
+    policy = Policy(ask_after_seconds=0)
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"], policy)
+    with transaction.atomic(), connection.cursor() as cursor:
+        (asked,) = inquiries.take(cursor)
+
+    def concluded() -> object:
+        with transaction.atomic(), connection.cursor() as cursor:
+            return inquiries.conclude(cursor, asked, Accepted("p9"), policy)
+
+    return message_id, concluded
+
+
+@pytest.mark.parametrize("who", [a_verdict, a_late_record, a_cancel, an_answer])
 def test_whoever_moves_a_message_waits_for_its_place_in_the_queue_before_it_locks_anything_else(
     who: Callable[[Caller], tuple[UUID, Callable[[], object]]],
     shop: Caller,
@@ -188,3 +204,33 @@ def test_receipts_that_come_while_their_send_is_recorded_are_not_lost(
 def settlement(claimed: Claimed, decided: Decision) -> Settlement:
     opened, account = claimed.opened_at, claimed.account_id
     return Settlement(claimed.id, claimed.number, claimed.token, account, opened, steps.ACCEPTED, decided)
+
+
+@pytest.mark.parametrize("table", ["message WHERE id", "pending WHERE message_id", "attempt WHERE message_id"])
+def test_a_row_that_somebody_holds_keeps_no_other_lease_from_being_ended(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]], table: str
+) -> None:
+    held, *others = steps.accept(shop.service, 3)
+    steps.begun(steps.claim())
+    with steps.later(timedelta(seconds=61)):
+        with other_side.transaction():
+            other_side.execute(f"SELECT 1 FROM {table} = %s FOR UPDATE", [held])
+            assert steps.swept() == 2
+            assert {steps.message(each).in_doubt_count for each in others} == {1}
+            assert steps.message(held).in_doubt_count == 0
+        assert steps.swept() == 1
+    assert steps.message(held).in_doubt_count == 1
+
+
+@pytest.mark.parametrize("table", ["message WHERE id", "pending WHERE message_id"])
+def test_a_row_that_somebody_holds_keeps_no_other_from_expiring(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]], table: str
+) -> None:
+    held, other = steps.accept(shop.service, 2)
+    with steps.later(timedelta(hours=5)):
+        with other_side.transaction():
+            other_side.execute(f"SELECT 1 FROM {table} = %s FOR UPDATE", [held])
+            assert steps.swept() == 1
+            assert (steps.message(held).status, steps.message(other).status) == ("queued", "expired")
+        assert steps.swept() == 1
+    assert steps.message(held).status == "expired"

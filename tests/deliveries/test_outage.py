@@ -243,7 +243,7 @@ def test_a_relay_leaves_the_mark_however_long_its_tick_takes(monkeypatch: pytest
 def test_each_tick_with_a_sweep_looks_before_it_judges(shop: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(leases, "watch", lambda _cursor: order.append("watch") or 0)
-    for job in ("end_leases", "expire", "unblock"):
+    for job in ("end_leases", "expire"):
         monkeypatch.setattr(sweep, job, lambda _cursor, job=job: order.append(job) or 0)
     relay = Relay()
     relay.tick()

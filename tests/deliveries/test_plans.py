@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay, restoring
-from deliveries.delivery import claim, settle, sweep
+from deliveries.delivery import claim, heads, held, inquiries, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -27,19 +27,23 @@ STATEMENTS = {
     "turns": claim.TURNS,
     "begin": claim.BEGIN,
     "settle": settle.SETTLE,
+    "free": held.FREE,
     "close": settle.CLOSE,
+    "inquiries": inquiries.TAKE,
     "release": settle.RELEASE,
     "apply": lifecycle.APPLY,
     "ended leases": sweep.ENDED,
     "expire": sweep.EXPIRE,
-    "unblock": sweep.UNBLOCK,
+    "unblock": heads.UNBLOCK,
     "due": relay.DUE,
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,
+    "places of receipts": receipts.PLACES,
+    "statuses for receipts": receipts.STATUSES,
     "arm what waits": restoring.WAITING,
     "arm what is leased": restoring.LEASED,
 }
-LARGE = re.compile(r"(pending|receipt|(message|attempt|event)(_y\d+m\d+)?)\Z")
+LARGE = re.compile(r"(pending|receipt|inquiry|(message|attempt|event)(_y\d+m\d+)?)\Z")
 
 
 @pytest.fixture

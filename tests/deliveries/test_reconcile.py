@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -11,11 +14,13 @@ from django.db import connection, transaction
 from channels.base import Accepted, InDoubt, ReceiptKind, Throttled
 from deliveries import acts, ledger, trace
 from deliveries.conf import limits
-from deliveries.delivery import reconcile
-from deliveries.delivery.reconcile import Asked, Finding
-from deliveries.models import Account, Attempt, Event, Inquiry
+from deliveries.delivery import inquiries, reconcile
+from deliveries.delivery.inquiries import Asked, Finding
+from deliveries.delivery.reconcile import Reconciler
+from deliveries.models import Account, Attempt, Event, Inquiry, Pending
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.retry import Policy
+from deliveries.sql import Cursor
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
 
@@ -42,13 +47,13 @@ def doubted(shop: Caller) -> UUID:
 def taken() -> list[Asked]:
     """The inquiries that are due."""
     with transaction.atomic(), connection.cursor() as cursor:
-        return reconcile.take(cursor)
+        return inquiries.take(cursor)
 
 
 def concluded(asked: Asked, finding: Finding) -> str:
     """What becomes of one."""
     with transaction.atomic(), connection.cursor() as cursor:
-        return reconcile.conclude(cursor, asked, finding, POLICY)
+        return inquiries.conclude(cursor, asked, finding, POLICY)
 
 
 def asked_later(finding: Finding, seconds: float = AFTER + 1) -> str:
@@ -222,4 +227,123 @@ def test_under_another_policy_nobody_is_asked(shop: Caller, policy: InDoubtPolic
     steps.begun(steps.claim())
     with steps.later(timedelta(seconds=61)):
         steps.swept()
+    assert not Inquiry.objects.exists()
+
+
+# -- one odd answer among others
+
+
+@pytest.fixture
+def reconciler() -> Iterator[Reconciler]:
+    """One that looks when the test says so, on a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    made = Reconciler(loop)
+    made._accounts = made._on_loop(made._open())
+    yield made
+    made._on_loop(made._accounts.close())
+    made._connection.close()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def due_now() -> None:
+    """Every inquiry is due, and nobody asks."""
+    Inquiry.objects.exclude(due_at=None).update(due_at=steps.now() - timedelta(seconds=1), lease_until=None)
+
+
+def doubts(shop: Caller, count: int) -> list[UUID]:
+    """Messages whose answers never came, whose inquiries are due."""
+    ids = steps.accept(shop.service, count)
+    for message_id in ids:
+        steps.send(message_id, steps.REFUSALS["in_doubt"], POLICY)
+    due_now()
+    return ids
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, found: dict[UUID, Finding]) -> None:
+    """The provider says of each message what is ``found``."""
+
+    async def ask(asked: Asked, account: object) -> Finding:
+        return found[asked.id]
+
+    monkeypatch.setattr(reconcile, "ask", ask)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("odd", ["SM\0", "SM\ud800"])
+def test_an_id_that_no_database_keeps_is_kept_without_what_is_odd(
+    shop: Caller, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    first, second = doubts(shop, 2)
+    answers(monkeypatch, {first: Accepted(odd), second: Accepted("SM2")})
+    assert reconciler.look() == 2
+    assert [steps.message(each).status for each in (first, second)] == ["sent", "sent"]
+    assert steps.message(first).provider_message_id in ("SM", "SM?")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_cannot_be_concluded_leaves_its_neighbours_alone_and_is_asked_no_more_than_any_other(
+    shop: Caller, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, plain = doubts(shop, 2)
+    answers(monkeypatch, {odd: Accepted("SM1"), plain: Accepted("SM2")})
+    real = inquiries._found
+
+    def found(cursor: Cursor, asked: Asked, finding: Accepted) -> str:
+        if asked.id == odd:
+            cursor.execute("SELECT 'a'::int")
+        return real(cursor, asked, finding)
+
+    monkeypatch.setattr(inquiries, "_found", found)
+    assert reconciler.look() == 2
+    assert [steps.message(each).status for each in (odd, plain)] == ["in_doubt", "sent"]
+    for _ in range(2 * limits().asks):
+        due_now()
+        reconciler.look()
+    inquiry = Inquiry.objects.get()
+    assert (inquiry.asked, inquiry.due_at) == (limits().asks, None)
+    assert "InvalidTextRepresentation" in inquiry.said
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_somebody_holds_costs_its_own_conclusion_only(
+    shop: Caller, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, free = doubts(shop, 2)
+    answers(monkeypatch, {held: Accepted("SM1"), free: Accepted("SM2")})
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [held])
+        assert reconciler.look() == 2
+    assert [steps.message(each).status for each in (held, free)] == ["in_doubt", "sent"]
+    due_now()
+    reconciler.look()
+    assert steps.message(held).status == "sent"
+
+
+def test_asks_that_never_come_to_an_end_are_given_up(doubted: UUID) -> None:
+    for hour in range(1, limits().asks + 3):
+        with steps.later(timedelta(hours=hour)):
+            asked = taken()
+            assert len(asked) == (1 if hour <= limits().asks else 0)
+    inquiry = Inquiry.objects.get()
+    assert (inquiry.asked, inquiry.due_at, inquiry.lease_until) == (limits().asks, None, None)
+    assert steps.message(doubted).status == "in_doubt", "an operator decides"
+
+
+@pytest.mark.parametrize("by", ["receipt", "operator"])
+def test_an_inquiry_goes_when_its_message_leaves_its_doubt(doubted: UUID, by: str) -> None:
+    if by == "receipt":
+        steps.receive(steps.message(doubted), ReceiptKind.DELIVERED)
+    else:
+        acts.resolve(steps.message(doubted), "sent", actor="ada", reason="seen")
+    assert not Inquiry.objects.exists()
+
+
+def test_an_inquiry_whose_message_is_not_held_is_removed_when_it_is_due(doubted: UUID) -> None:
+    Pending.objects.update(blocked=False)
+    with steps.later(timedelta(seconds=AFTER + 1)):
+        assert not taken()
     assert not Inquiry.objects.exists()

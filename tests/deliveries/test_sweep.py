@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from django.db import connection
 
-from deliveries import acts
+from deliveries import acts, ledger
+from deliveries.conf import limits
 from deliveries.models import Attempt
 from deliveries.models.accounts import InDoubtPolicy
+from deliveries.retry import blind_bound
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
 
@@ -94,6 +98,50 @@ def _only(message_id: UUID, *, survives: bool = True) -> None:
         return
     with steps.later(OVER):
         steps.swept()
+
+
+def _vanishing(message_id: UUID) -> int:
+    """Its worker vanishes during each of its calls; how many calls there were before it is sent no more."""
+    for calls in range(30):
+        with steps.later(calls * OVER):
+            claimed = steps.claim(ids=[message_id]) or steps.claim(1, ids=[message_id], solitary=True)
+            if not claimed:
+                return calls
+            steps.begun(claimed)
+            with steps.later(OVER):
+                steps.swept()
+    raise AssertionError("it is sent for ever")
+
+
+@pytest.mark.parametrize(("blind", "calls", "then"), [(0, 1, "in_doubt"), (1, 5, "failed"), (2, 5, "failed")])
+def test_a_message_whose_workers_vanish_is_repeated_no_more_than_its_account_and_the_search_for_poison_allow(
+    shop: Caller, blind: int, calls: int, then: str
+) -> None:
+    make_account("sms", blind_retries=blind)
+    (message_id,) = steps.accept(shop.service)
+    assert _vanishing(message_id) == calls <= 1 + blind_bound(blind, alone=limits().crashes)
+    message = steps.message(message_id)
+    assert (message.status, message.in_doubt_count) == (then, calls)
+    with connection.cursor() as cursor:
+        assert ledger.examine(cursor).balanced
+
+
+def test_a_repeat_after_an_answer_that_never_came_counts_as_one_after_a_vanished_worker(shop: Caller) -> None:
+    make_account("sms")
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"])
+    with steps.later(timedelta(minutes=1)):
+        assert _vanishing(message_id) == 1
+    assert steps.message(message_id).status == "in_doubt", "its one blind repeat is spent"
+
+
+def test_a_provider_that_knows_our_key_is_asked_again_whatever_the_account_allows(shop: Caller) -> None:
+    make_account("webhook", "webhook", secrets={"secret": f"whsec_{b64encode(bytes(32)).decode()}"}, blind_retries=0)
+    (message_id,) = steps.accept(shop.service, channel="webhook", to="https://example.com/hook")
+    steps.begun(steps.claim(channel="webhook"))
+    with steps.later(timedelta(minutes=3)):
+        steps.swept()
+    assert steps.message(message_id).status == "queued"
 
 
 def test_a_message_whose_time_passes_while_it_waits_expires_with_its_reason(shop: Caller) -> None:

@@ -1,0 +1,52 @@
+"""Rows that somebody else holds by a lock: which results can be settled without waiting for anybody. Used by recorder and replay.
+
+They find out only after a statement waited in vain, so what nobody holds costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deliveries.delivery.settle import Settlement
+from deliveries.sql import Cursor, as_json
+
+#: The ids of which nobody holds what their settlement writes; that is ours then. Nobody is waited for, so the order of the
+#: locks does not matter. What there is not cannot be held: a place in the queue that is gone, say.
+FREE = """
+WITH r AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, account_id int)
+), place AS MATERIALIZED (
+    SELECT message_id FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) FOR UPDATE SKIP LOCKED
+), own AS MATERIALIZED (
+    SELECT id FROM message WHERE id = ANY(%(ids)s::uuid[]) FOR UPDATE SKIP LOCKED
+), opened AS MATERIALIZED (
+    SELECT message_id, token FROM attempt WHERE message_id = ANY(%(ids)s::uuid[]) FOR UPDATE SKIP LOCKED
+), stopped AS MATERIALIZED (
+    SELECT id FROM account WHERE id = ANY(%(accounts)s::int[]) FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT id FROM r
+WHERE (EXISTS (SELECT 1 FROM place WHERE message_id = r.id) OR NOT EXISTS (
+        SELECT 1 FROM pending WHERE message_id = r.id AND message_id = ANY(%(ids)s::uuid[])))
+    AND (EXISTS (SELECT 1 FROM own WHERE own.id = r.id) OR NOT EXISTS (
+        SELECT 1 FROM message m WHERE m.id = r.id AND m.id = ANY(%(ids)s::uuid[])))
+    AND (EXISTS (SELECT 1 FROM opened o WHERE o.message_id = r.id AND o.token = r.token) OR NOT EXISTS (
+        SELECT 1 FROM attempt a WHERE a.message_id = r.id AND a.token = r.token AND a.message_id = ANY(%(ids)s::uuid[])))
+    AND (r.account_id IS NULL OR EXISTS (SELECT 1 FROM stopped WHERE stopped.id = r.account_id) OR NOT EXISTS (
+        SELECT 1 FROM account WHERE account.id = r.account_id))
+"""
+
+
+def free(cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settlement]:
+    """Those of ``settlements`` that can be settled now, locked for the caller's transaction. Waits for no row."""
+    rows = [
+        {"id": row.id, "token": row.token, "account_id": row.account_id if row.decision.stop_account else None}
+        for row in settlements
+    ]
+    parameters = {
+        "rows": as_json(rows),
+        "ids": sorted({row.id for row in settlements}),
+        "accounts": sorted({row.account_id for row in settlements if row.decision.stop_account}),
+    }
+    cursor.execute(FREE, parameters)
+    found = {row[0] for row in cursor.fetchall()}
+    return [row for row in settlements if row.id in found]

@@ -1,0 +1,400 @@
+"""The recorder against a real database that does not take everything: rows that somebody holds, another schema, a restore."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import structlog
+from django.db import connection, transaction
+
+from chaski.vocabulary import Status
+from deliveries.conf import timings
+from deliveries.delivery import database, recorder
+from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.lines import of_line
+from deliveries.delivery.recorder import Recorder, Result
+from deliveries.delivery.replay import Replay
+from deliveries.delivery.settle import Settlement, settle
+from deliveries.delivery.spill import Spill
+from deliveries.models import Account
+from deliveries.retry import Decision, Outcome
+from tests.deliveries import steps
+from tests.factories import Caller, make_account
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SENT, ACCEPTED = Decision((Status.SENT,)), Outcome(provider_message_id="SM1")
+
+
+@pytest.fixture(autouse=True)
+def folder(shop: Caller, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The spill folder of this test, whose locks are waited for less long."""
+    make_account("sms")
+    monkeypatch.setattr(database, "SESSION", f"{database.SESSION}; SET lock_timeout = '300ms'")
+    settings.CHASKI_SPILL = str(tmp_path / "spill")
+    return tmp_path / "spill"
+
+
+@pytest.fixture
+def somebody() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Another connection, whose locks are let go by a rollback."""
+    engine = EngineConnection()
+    opened = engine._open()
+    opened.autocommit = False
+    yield opened
+    opened.rollback()
+    engine.close()
+
+
+class Recording:
+    """A recorder without its thread, and whose results it said were written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[UUID] = []
+        self.waits: list[float] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.recorder = Recorder(lambda: 0)
+        monkeypatch.setattr(self.recorder, "_wait", self._wait)
+
+    def _wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        assert len(self.waits) < 40, "it waits for ever"
+        self.meanwhile()
+
+    def record(self, rows: list[Settlement]) -> None:
+        self.recorder._record([Result(row, lambda row=row: self.done.append(row.id)) for row in rows])  # type: ignore[misc]
+
+    def drain(self) -> None:
+        """Record what is held back, until there is none."""
+        while self.recorder._held:
+            self.recorder._record(self.recorder._collect())
+
+
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recording]:
+    made = Recording(monkeypatch)
+    yield made
+    made.recorder._connection.close()
+
+
+def answered(shop: Caller, count: int) -> list[Settlement]:
+    """Messages that their provider has accepted, which nobody has written yet."""
+    steps.accept(shop.service, count)
+    claimed = steps.claim()
+    steps.begun(claimed)
+    return [Settlement(c.id, c.number, c.token, c.account_id, c.opened_at, ACCEPTED, SENT) for c in claimed]
+
+
+def statuses(rows: list[Settlement]) -> list[str]:
+    return [steps.message(row.id).status for row in rows]
+
+
+def kept(folder: Path, kind: str) -> list[UUID]:
+    """The ids of what lies in the files of a kind."""
+    found = []
+    for file in folder.glob(f"*.{kind}"):
+        for line in file.read_text().splitlines()[1 if kind == "results" else 0 :]:
+            found.append(of_line(json.loads(line)["line"] if kind == "rejected" else line).id)
+    return found
+
+
+# -- rows that somebody holds
+
+
+@pytest.mark.parametrize("table", ["message WHERE id", "pending WHERE message_id", "attempt WHERE message_id"])
+def test_a_row_that_somebody_holds_waits_alone_and_is_recorded_when_it_is_free(
+    shop: Caller, folder: Path, recording: Recording, somebody: psycopg.Connection[Any], table: str
+) -> None:
+    held, *others = rows = answered(shop, 9)
+    somebody.execute(f"SELECT 1 FROM {table} = %s FOR UPDATE", [held.id])
+    recording.record(rows)
+    assert statuses(others) == ["sent"] * 8
+    assert set(recording.done) == {row.id for row in others}, "its place is not given back"
+    assert held.id in kept(folder, "results")
+    assert not recording.waits, "it is no outage"
+    recording.recorder._look_again()
+    assert steps.message(held.id).status == "queued"
+    later = answered(shop, 3)
+    recording.record(later)
+    assert statuses(later) == ["sent"] * 3, "nor does it keep what comes later"
+    somebody.rollback()
+    recording.recorder._looked_at = float("-inf")
+    recording.recorder._look_again()
+    assert steps.message(held.id).status == "sent"
+    assert held.id in recording.done
+    assert not list(folder.iterdir()), "nothing was rejected, and nothing is left to keep"
+
+
+def test_a_row_that_waits_is_looked_at_again_soon_and_not_without_pause(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (held,) = rows = answered(shop, 1)
+    somebody.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [held.id])
+    recording.record(rows)
+    looks: list[int] = []
+    waits: list[float] = []
+    monkeypatch.setattr(recording.recorder, "_around", lambda batch: looks.append(len(batch)))
+    monkeypatch.setattr(recording.recorder, "_arrived", lambda seconds: waits.append(seconds) or [])
+    for _ in range(3):
+        assert recording.recorder._collect() == []
+        recording.recorder._look_again()
+    assert looks == [1]
+    assert waits == [timings().held_seconds] * 3
+
+
+def test_two_results_of_one_message_are_written_one_after_the_other(
+    shop: Caller, folder: Path, recording: Recording
+) -> None:
+    (first,) = answered(shop, 1)
+    with steps.later(timedelta(seconds=steps.LEASE_SECONDS + 1)):
+        steps.swept()
+        (claimed,) = steps.claim()
+        steps.begun([claimed])
+    second = replace(first, number=claimed.number, token=claimed.token, opened_at=claimed.opened_at)
+    recording.record([first, second])
+    recording.drain()
+    assert statuses([first]) == ["sent"]
+    assert recording.done == [first.id, first.id]
+    assert not list(folder.glob("*.rejected"))
+
+
+def test_what_breaks_in_our_own_code_ends_neither_the_thread_nor_loses_a_result_that_was_passed_over(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = answered(shop, 1)
+    recording.recorder._passed_over = [Result(row, lambda: recording.done.append(row.id))]
+    monkeypatch.setattr(recorder, "free", lambda *_: 1 / 0)
+    recording.recorder._look_again()
+    assert kept(folder, "rejected") == recording.done == [row.id]
+
+
+def test_an_account_that_somebody_holds_keeps_only_what_would_stop_it(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any]
+) -> None:
+    stops, *others = answered(shop, 4)
+    decision = Decision((Status.QUEUED,), due_at=steps.now(), stop_account=True)
+    stops = replace(stops, outcome=Outcome("misconfigured", "20003"), decision=decision)
+    somebody.execute("UPDATE account SET priority = priority")
+    recording.record([stops, *others])
+    assert statuses(others) == ["sent"] * 3
+    assert recording.done == [row.id for row in others]
+    somebody.rollback()
+    recording.recorder._looked_at = float("-inf")
+    recording.recorder._look_again()
+    assert Account.objects.get().stopped_at is not None
+
+
+def test_a_bad_row_beside_one_that_is_held_is_still_found(
+    shop: Caller, folder: Path, recording: Recording, somebody: psycopg.Connection[Any]
+) -> None:
+    held, bad, *others = answered(shop, 4)
+    bad = replace(bad, outcome=Outcome("not_sent", "a\0b"))  # jsonb takes no NUL
+    somebody.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [held.id])
+    recording.record([held, bad, *others])
+    assert statuses(others) == ["sent"] * 2
+    assert kept(folder, "rejected") == [bad.id]
+    assert held.id not in recording.done
+
+
+def test_a_database_that_holds_everything_is_an_outage_and_is_not_asked_row_by_row(
+    shop: Caller, folder: Path, recording: Recording, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = answered(shop, 40)
+    tries: list[int] = []
+    real, around = recording.recorder._settle, recording.recorder._around
+    monkeypatch.setattr(recording.recorder, "_settle", lambda some: tries.append(len(some)) or real(some))
+    monkeypatch.setattr(recording.recorder, "_around", lambda some: tries.append(len(some)) or around(some))
+
+    def over() -> None:
+        assert len(kept(folder, "results")) == 40, "all of them are on the disk"
+        if len(recording.waits) == 2:
+            somebody.rollback()
+
+    recording.meanwhile = over
+    somebody.execute("LOCK TABLE message")
+    recording.record(rows)
+    recording.drain()
+    assert statuses(rows) == ["sent"] * 40
+    assert len(recording.waits) == 2
+    assert len(tries) <= 2 * len(recording.waits) + 4
+    assert sorted(recording.done) == sorted(row.id for row in rows)
+    assert not list(folder.iterdir())
+
+
+def test_a_database_that_is_slow_for_many_rows_is_given_fewer(
+    shop: Caller, recording: Recording, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = answered(shop, 16)
+    real = recording.recorder._settle
+
+    def refuse(some: list[Settlement]) -> None:
+        if len(some) > 4:
+            raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+        real(some)
+
+    def around(some: list[Result]) -> bool:
+        return len(some) <= 4
+
+    monkeypatch.setattr(recording.recorder, "_settle", refuse)
+    monkeypatch.setattr(recording.recorder, "_around", around)
+    recording.record(rows)
+    recording.drain()
+    assert statuses(rows) == ["sent"] * 16
+    assert sorted(recording.done) == sorted(row.id for row in rows)
+
+
+def test_what_waits_for_something_else_than_its_rows_lets_the_others_pass(
+    shop: Caller, recording: Recording, folder: Path, somebody: psycopg.Connection[Any]
+) -> None:
+    """An operator's suppression of the same recipient, say, that is not committed yet."""
+    refused, *others = answered(shop, 4)
+    outcome = Outcome("recipient_refused", "21610", suppress=True)
+    refused = replace(refused, outcome=outcome, decision=Decision((Status.FAILED,)))
+    somebody.execute(
+        "INSERT INTO suppression (service_id, channel, recipient, reason, actor)"
+        " SELECT service_id, channel, recipient, '', 'ada' FROM message WHERE id = %s",
+        [refused.id],
+    )
+
+    def free_at_last() -> None:
+        if statuses(others) == ["sent"] * 3:
+            somebody.rollback()
+
+    recording.meanwhile = free_at_last
+    recording.record([refused, *others])
+    recording.drain()
+    assert statuses([refused, *others]) == ["failed", *["sent"] * 3]
+    assert sorted(recording.done) == sorted(row.id for row in (refused, *others))
+    assert not list(folder.iterdir())
+
+
+def test_a_held_row_keeps_its_file_for_a_later_replay_and_nobody_elses(
+    shop: Caller, folder: Path, somebody: psycopg.Connection[Any]
+) -> None:
+    held, *others = rows = answered(shop, 4)
+    left_behind(folder, rows)
+    (beside,) = answered(shop, 1)
+    left_behind(folder, [beside])
+    opened = EngineConnection()
+    somebody.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [held.id])
+    Replay(folder, opened).run()
+    assert statuses([*others, beside]) == ["sent"] * 4
+    assert held.id in kept(folder, "results")
+    somebody.rollback()
+    Replay(folder, opened).run()
+    opened.close()
+    assert steps.message(held.id).status == "sent"
+    assert not list(folder.iterdir())
+
+
+# -- a database that is not what this code expects
+
+
+@contextmanager
+def renamed() -> Iterator[Callable[[], None]]:
+    """As before a migration, or after the restore of an older schema; until the block ends, or what it gives is called."""
+    done: list[bool] = []
+
+    def back() -> None:
+        if not done:
+            done.append(True)
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE inquiry_of_another_time RENAME TO inquiry")
+
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE inquiry RENAME TO inquiry_of_another_time")
+    try:
+        yield back
+    finally:
+        back()
+
+
+@pytest.mark.parametrize("state", ["42P01", "42703", "42501", "42883", "0A000", "XX000", "3F000"])
+def test_errors_that_blame_the_schema_wait_for_another_one(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    rows = answered(shop, 3)
+    real = recording.recorder._settle
+    pids: list[int] = []
+
+    def refuse(some: list[Settlement]) -> None:
+        with recording.recorder._connection.transaction() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            pids.append(cursor.fetchone()[0])
+            if len(recording.waits) < 3:
+                cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{state}'; END $$")
+        real(some)
+
+    monkeypatch.setattr(recording.recorder, "_settle", refuse)
+    with structlog.testing.capture_logs() as logs:
+        recording.record(rows)
+    assert statuses(rows) == ["sent"] * 3
+    assert len(recording.waits) == 3
+    assert len(set(pids)) == 4, "a new connection may see another schema"
+    assert not list(folder.iterdir()), "nothing was rejected"
+    said = [log for log in logs if log["event"] == "results_wait_for_another_schema"]
+    assert [log["sqlstate"] for log in said] == [state], "once"
+
+
+def test_a_table_that_is_missing_costs_no_result(shop: Caller, folder: Path, recording: Recording) -> None:
+    rows = answered(shop, 3)
+    with renamed() as back:
+
+        def mended() -> None:
+            if len(recording.waits) == 2:
+                assert sorted(kept(folder, "results")) == sorted(row.id for row in rows)
+                back()
+
+        recording.meanwhile = mended
+        recording.record(rows)
+    assert statuses(rows) == ["sent"] * 3
+    assert not list(folder.iterdir())
+
+
+def test_an_orphan_waits_for_another_schema_too(shop: Caller, folder: Path) -> None:
+    rows = answered(shop, 3)
+    left_behind(folder, rows)
+    opened = EngineConnection()
+    with renamed(), pytest.raises(psycopg.errors.UndefinedTable):
+        Replay(folder, opened).run()
+    assert len(kept(folder, "results")) == 3
+    Replay(folder, opened).run()
+    opened.close()
+    assert statuses(rows) == ["sent"] * 3
+    assert not list(folder.iterdir())
+
+
+# -- a database that was restored under a worker
+
+
+def test_results_of_attempts_that_the_database_does_not_know_are_kept_for_people(
+    shop: Caller, folder: Path, recording: Recording
+) -> None:
+    lost, ours, late = answered(shop, 3)
+    forgotten = replace(lost, token=uuid4())  # the attempt was opened after the backup
+    with transaction.atomic(), connection.cursor() as cursor:
+        settle(cursor, [late])
+    recording.record([forgotten, ours, late])
+    assert steps.message(ours.id).status == "sent"
+    assert len(recording.done) == 3
+    (file,) = folder.glob("*.rejected")
+    (line,) = file.read_text().splitlines()
+    assert of_line(json.loads(line)["line"]) == replace(forgotten, outcome=replace(forgotten.outcome, detail=""))
+    assert "knows no such attempt" in json.loads(line)["reason"]
+    assert not list(folder.glob("*.results"))
+
+
+def left_behind(folder: Path, rows: list[Settlement]) -> None:
+    """The file of a worker that died."""
+    spill = Spill(folder)
+    spill.keep(rows)
+    os.close(spill._descriptor)
