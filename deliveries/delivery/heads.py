@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from deliveries.sql import Cursor
 
-#: Heads of one statement, which takes some 20 ms, and statements of one look.
+#: Heads of one statement, which takes 20 to 60 ms, and statements of one look: a round of 300,000 keys takes six looks.
 PAGE = 5_000
 PAGES = 10
 
