@@ -144,7 +144,7 @@ def test_the_shown_receiver_takes_what_the_webhook_provider_signs(view: SimpleNa
     provider = Provider({"secret": SECRET}, None)  # type: ignore[arg-type]
     events = [event(number + 1) for number in range(count)]
     body = json.dumps(callbacks.payload(events), ensure_ascii=False, separators=(",", ":"))
-    request = post(body.encode(), provider._headers(str(uuid4()), body))
+    request = post(body.encode(), provider._headers(str(uuid4()), datetime.now(UTC), body))
     assert view.call(request).status_code == 204
     assert [given[1:] for given in view.noted] == [(e["sequence"], "delivered") for e in events]
 
