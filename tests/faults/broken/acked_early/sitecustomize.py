@@ -8,7 +8,7 @@ rewrite(
     {
         '            self._job("end_leases", unless_held(sweep.end_leases))\n': "",
         '            self._job("expire", unless_held(sweep.expire))\n': "",
-        '            self._job("unblock", unless_held(sweep.unblock))\n': "",
+        '            self._job("unblock", unless_held(self._heads.unblock))\n': "",
         "            for bell in self.due():": "            for bell in ():",
     },
 )
