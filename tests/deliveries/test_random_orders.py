@@ -154,6 +154,10 @@ def _leased(message: UUID) -> bool:
     return waiting is not None and waiting.lease_until is not None
 
 
+#: Lives of one run. Ask for more when this part was changed: each takes a second or two.
+EXAMPLES = 10
+
+
 def _examined() -> ledger.Ledger:
     with connection.cursor() as cursor:
         return ledger.examine(cursor)
@@ -166,7 +170,7 @@ def test_no_order_of_events_makes_an_illegal_move_or_loses_a_message(policy: InD
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=15,
+            max_examples=EXAMPLES,
             phases=(Phase.generate,),  # shrinking takes minutes: ask for it when a failure is to be understood
             stateful_step_count=25,
             deadline=None,
