@@ -228,7 +228,7 @@ def test_a_frozen_worker_changes_nothing_when_it_wakes_and_what_it_knows_is_kept
         assert seen.recovery_seconds < RECOVERY_SECONDS + NOISE_SECONDS
         events = events_of(system, ids.values())
     late = wait_for(lambda: found if len(found := late_facts(system, ids)) == 3 else None, 10, "three late facts")
-    assert late == {"after_begin": "in_doubt", "before_record": "accepted", "after_answer": "accepted"}
+    assert late == {"after_begin": "not_sent", "before_record": "accepted", "after_answer": "accepted"}
     all_sent(system, ids.values())
     assert events_of(system, ids.values()) == events + 1, "only the held message moved: a late acceptance is a proof"
     assert {point: system.accepted(id_)[id_] for point, id_ in ids.items()} == {
