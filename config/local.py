@@ -99,7 +99,9 @@ def wait_for_workers(broker: str, count: int) -> int:
     with Celery(broker=broker, set_as_current=False) as asking:
         deadline = time.monotonic() + WORKER_SECONDS
         while True:
-            answers = len(asking.control.ping(timeout=1.0, limit=count) or ())
+            # One of kombu's pool, which is everybody's, may still be open to a broker that is gone.
+            with asking.connection_for_write() as own:
+                answers = len(asking.control.ping(timeout=1.0, limit=count, connection=own) or ())
             if answers >= count or time.monotonic() > deadline:
                 return answers
 
