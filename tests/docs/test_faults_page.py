@@ -45,6 +45,12 @@ def test_each_row_of_the_matrix_has_a_test(row: str) -> None:
     assert any(row in _numbers(numbers) for numbers, _ in _proved()), f"no test under tests/faults is marked {row}"
 
 
+def test_the_page_shows_every_row() -> None:
+    table = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
+    shown = {number for line in table.splitlines() for number in _numbers(line.partition(" | ")[0])}
+    assert shown >= set(ROWS), "write the page from a run of all rows: see its end"
+
+
 def test_the_page_names_only_tests_that_there_are() -> None:
     table = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     for file, name in re.findall(r"`([\w/]+\.py)::(\w+)", table):
