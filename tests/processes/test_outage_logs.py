@@ -15,7 +15,7 @@ import chaski
 from config.embedded.server import EmbeddedServer
 from tests.processes.system import System, Tenant
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.faults, pytest.mark.thorough]
 OUTAGE_SECONDS = 8.0
 #: The most that one process may write in a minute. The web server is two processes and their parent.
 LINES = 100
@@ -71,8 +71,6 @@ def test_an_outage_is_told_in_few_lines_by_every_process(system: System, away: s
     assert max(tracebacks.values(), default=0) <= 2, "\n".join(lines)
 
 
-@pytest.mark.faults
-@pytest.mark.thorough
 @pytest.mark.parametrize("away", ["valkey", "postgres"], ids=["the broker", "the database"])
 def test_a_whole_minute_of_it_is_no_more(system: System, away: str) -> None:
     shop, server = system.new_service(("sms", "sandbox", "latency_ms=200")), getattr(system, away)

@@ -60,6 +60,8 @@ def test_a_message_that_the_provider_does_not_have_is_sent_again(system: System)
     assert not system.accepted(str(message.id))
 
 
+@pytest.mark.faults
+@pytest.mark.thorough
 def test_what_a_killed_worker_had_under_way_is_asked_for(system: System) -> None:
     shop = asking(system, "sms", "sandbox", "latency_ms=1000")
     shop.send_many(100)

@@ -157,6 +157,8 @@ def shop(alone: Alone) -> Tenant:
     return alone.system.new_service(("sms", "sandbox", "latency_ms=1200"))
 
 
+@pytest.mark.faults
+@pytest.mark.thorough
 def test_a_worker_with_slow_calls_for_long_is_left_alone(alone: Alone, shop: Tenant) -> None:
     before = alone.pid
     shop.send_many(1400)  # seven windows of 200, each 1.2 s: longer than twice the patience
@@ -165,6 +167,8 @@ def test_a_worker_with_slow_calls_for_long_is_left_alone(alone: Alone, shop: Ten
     assert not alone.lines("worker_ends_itself")
 
 
+@pytest.mark.faults
+@pytest.mark.thorough
 def test_a_worker_whose_slot_is_taken_while_bells_lie_there_is_left_alone(alone: Alone) -> None:
     before = alone.pid
     with closing(alone.system.broker()) as broker, stuck_claim(alone.system):
