@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from itertools import count
 
 from chaski.identifiers import uuid7
-from tests.faults.hostile import Answer, Vendors, accepts
+from tests.channels.wire import answer
+from tests.faults.hostile import Answer, Vendors, accepts, says
 from tests.processes.system import SCALE, Tenant, wait_for
 
 BASE_SECONDS = 2.0 * SCALE  # the first wait after a failure
@@ -96,3 +99,37 @@ def slowest(shop: Tenant, ids: Sequence[str]) -> float:
     )
     seconds, count_sent = shop.system.query(sql, list(ids))[0]
     return float(seconds) if count_sent == len(ids) else 0.0
+
+
+def throttles() -> list[Meeting]:
+    """A 429 in all its forms, each with the least and the most that may pass before the next attempt."""
+    twilio = b'{"code": 20429, "message": "Too Many Requests", "status": 429}'
+    other_code = b'{"code": 14107, "message": "Message rate exceeded", "status": 400}'
+    telegram = b'{"ok": false, "error_code": 429, "description": "Too Many Requests", "parameters": {"retry_after": 1}}'
+
+    def dated() -> bytes:
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+        return answer(429, b"", f"Retry-After: {date}")
+
+    rows: list[tuple[str, str, Answer, str, tuple[float, float] | None]] = [
+        ("in seconds", "webhook", says(answer(429, b"", "Retry-After: 1")), "http_429", (1.0, 1.1)),
+        ("as a date", "webhook", says(dated), "http_429", (1.9, 3.3)),
+        ("at once", "webhook", says(answer(429, b"", "Retry-After: 0")), "http_429", (0.0, 0.0)),
+        ("without a wait", "webhook", says(answer(429)), "http_429", None),
+        ("with a wait that is none", "webhook", says(answer(429, b"", "Retry-After: soon")), "http_429", None),
+        ("with a negative wait", "webhook", says(answer(429, b"", "Retry-After: -5")), "http_429", None),
+        (
+            "with half an answer in HTML",
+            "webhook",
+            says(answer(429, b"<html>", "Retry-After: 1")),
+            "http_429",
+            (1.0, 1.1),
+        ),
+        ("twilio's", "sms", says(answer(429, twilio, "Retry-After: 1")), "20429", (1.0, 1.1)),
+        ("twilio's as a 400", "sms", says(answer(400, other_code)), "14107", None),
+        ("twilio's without a body", "sms", says(answer(429, b"", "Retry-After: 1")), "http_429", (1.0, 1.1)),
+        ("telegram's", "telegram", says(answer(429, telegram)), "429", (1.0, 1.1)),
+        ("telegram's as a 200", "telegram", says(answer(200, telegram)), "429", (1.0, 1.1)),
+    ]
+    usual = (0.8 * BASE_SECONDS, 1.2 * BASE_SECONDS)
+    return [Meeting(name, channel, act, "throttled", code, waits or usual) for name, channel, act, code, waits in rows]

@@ -6,11 +6,8 @@ attempt, the place is free again by the deadline, memory stays flat, and once th
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -20,9 +17,8 @@ from config.ports import any_free
 from tests.channels.certificates import Authority
 from tests.channels.wire import Server, answer
 from tests.faults.evidence import Evidence
-from tests.faults.hostile import Answer, Vendors, accepts, drips, floods, hangs, says, served, stops_after, vendors
+from tests.faults.hostile import Vendors, accepts, drips, floods, hangs, says, served, stops_after, vendors
 from tests.faults.meetings import (
-    BASE_SECONDS,
     SECRET,
     Meeting,
     all_sent_at_the_second_attempt,
@@ -34,10 +30,12 @@ from tests.faults.meetings import (
     outcomes,
     post,
     slowest,
+    throttles,
 )
 from tests.faults.proxy import Proxy
-from tests.faults.system import WORKERS, FaultSystem
+from tests.faults.system import FaultSystem
 from tests.faults.tenants import tenant
+from tests.faults.watching import peak_while, resident_mb
 from tests.processes.system import SCALE, Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -138,40 +136,6 @@ def test_hanging_calls_end_at_their_deadline_and_stop_nobody_else(
     )
 
 
-def throttles() -> list[Meeting]:
-    """A 429 in all its forms, each with the least and the most that may pass before the next attempt."""
-    twilio = b'{"code": 20429, "message": "Too Many Requests", "status": 429}'
-    other_code = b'{"code": 14107, "message": "Message rate exceeded", "status": 400}'
-    telegram = b'{"ok": false, "error_code": 429, "description": "Too Many Requests", "parameters": {"retry_after": 1}}'
-
-    def dated() -> bytes:
-        date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
-        return answer(429, b"", f"Retry-After: {date}")
-
-    rows: list[tuple[str, str, Answer, str, tuple[float, float] | None]] = [
-        ("in seconds", "webhook", says(answer(429, b"", "Retry-After: 1")), "http_429", (1.0, 1.1)),
-        ("as a date", "webhook", says(dated), "http_429", (1.9, 3.3)),
-        ("at once", "webhook", says(answer(429, b"", "Retry-After: 0")), "http_429", (0.0, 0.0)),
-        ("without a wait", "webhook", says(answer(429)), "http_429", None),
-        ("with a wait that is none", "webhook", says(answer(429, b"", "Retry-After: soon")), "http_429", None),
-        ("with a negative wait", "webhook", says(answer(429, b"", "Retry-After: -5")), "http_429", None),
-        (
-            "with half an answer in HTML",
-            "webhook",
-            says(answer(429, b"<html>", "Retry-After: 1")),
-            "http_429",
-            (1.0, 1.1),
-        ),
-        ("twilio's", "sms", says(answer(429, twilio, "Retry-After: 1")), "20429", (1.0, 1.1)),
-        ("twilio's as a 400", "sms", says(answer(400, other_code)), "14107", None),
-        ("twilio's without a body", "sms", says(answer(429, b"", "Retry-After: 1")), "http_429", (1.0, 1.1)),
-        ("telegram's", "telegram", says(answer(429, telegram)), "429", (1.0, 1.1)),
-        ("telegram's as a 200", "telegram", says(answer(200, telegram)), "429", (1.0, 1.1)),
-    ]
-    usual = (0.8 * BASE_SECONDS, 1.2 * BASE_SECONDS)
-    return [Meeting(name, channel, act, "throttled", code, waits or usual) for name, channel, act, code, waits in rows]
-
-
 @pytest.mark.row("F29", "provider throttles: 429 in all its forms", "throttled, no doubt; never earlier than it asked")
 def test_a_throttle_is_waited_out_in_whatever_form_it_comes(
     system: FaultSystem, shop: Tenant, hostile: Vendors, seen: Evidence
@@ -261,22 +225,6 @@ def test_a_success_that_cannot_be_read_is_in_doubt(
         assert firsts(shop, ids) == as_expected(meetings)
         all_sent_at_the_second_attempt(shop, ids, doubts=1)
     seen(f"{len(meetings)} kept as in_doubt, repeated once, one doubt each")
-
-
-def resident_mb(system: FaultSystem) -> float:
-    """The larger resident memory of the two workers."""
-    sizes = [Path(f"/proc/{system.pids()[name]}/status").read_text() for name in WORKERS]
-    return max(int(text.partition("VmRSS:")[2].split()[0]) for text in sizes) / 1024
-
-
-def peak_while(system: FaultSystem, busy: Callable[[], bool], seconds: float) -> float:
-    """The most that a worker held in memory, in MB, until ``busy`` is over."""
-    until, peak = time.monotonic() + seconds, 0.0
-    while busy():
-        peak = max(peak, resident_mb(system))
-        assert time.monotonic() < until, "the calls did not end"
-        time.sleep(0.05)
-    return peak
 
 
 @pytest.mark.row("F33", "provider floods: bodies and headers without end", "cut off; memory flat")

@@ -6,13 +6,14 @@ import base64
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.system import FaultSystem
+from tests.faults.system import WORKERS, FaultSystem
 from tests.processes.system import SCALE, Tenant, wait_for
 
 TICK_SECONDS = 1 * SCALE
@@ -176,3 +177,22 @@ def out_of_order(system: FaultSystem, told: list[str], keys: int) -> str:
             )
             return f"key-{key} was not in order from no. {at}: {arrived[at : at + 3]}, not {accepted[at : at + 1]}"
     return ""
+
+
+# -- the workers' memory
+
+
+def resident_mb(system: FaultSystem) -> float:
+    """The larger resident memory of the two workers."""
+    sizes = [Path(f"/proc/{system.pids()[name]}/status").read_text() for name in WORKERS]
+    return max(int(text.partition("VmRSS:")[2].split()[0]) for text in sizes) / 1024
+
+
+def peak_while(system: FaultSystem, busy: Callable[[], bool], seconds: float) -> float:
+    """The most that a worker held in memory, in MB, until ``busy`` is over."""
+    until, peak = time.monotonic() + seconds, 0.0
+    while busy():
+        peak = max(peak, resident_mb(system))
+        assert time.monotonic() < until, "the calls did not end"
+        time.sleep(0.05)
+    return peak
