@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Semaphore
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,12 +93,13 @@ def test_equal_batches_at_once_double_nothing(server: Server, sender: Caller) ->
 
 
 def test_connections_that_break_never_give_a_202_without_a_row(server: Server, sender: Caller) -> None:
-    post, told, odd = poster(server, sender), [], []
+    post, told, odd, accepted = poster(server, sender), [], [], Semaphore(0)
 
     def call(number: int) -> None:
         answer = post({**SMS, "text": str(number)}, key=f"k{number}")
         if answer.status in (200, 202):
             told.append(answer.json()["id"])
+            accepted.release()
         elif answer.status != 503 or answer.json()["code"] != "unavailable" or not answer.headers["Retry-After"]:
             odd.append(answer.data)
 
@@ -110,6 +111,7 @@ def test_connections_that_break_never_give_a_202_without_a_row(server: Server, s
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                     " AND application_name = 'chaski' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 3"
                 )
+            accepted.acquire(timeout=1.0)  # broken without a pause, no call at all could come through
         for done in calls:
             done.result()
     assert odd == []
