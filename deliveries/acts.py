@@ -72,8 +72,7 @@ def cancel(message: Message, *, actor: str, reason: str = "") -> None:
         )
         if not moved:
             raise NotCancelable(_why_not_canceled(message))
-        if withdrawn[1]:
-            release(cursor, {(withdrawn[0], withdrawn[1])})
+        release(cursor, [withdrawn])
         audit(actor, "cancel", str(message.pk), reason)
 
 
@@ -129,7 +128,8 @@ def resolve(message: Message, verdict: str, *, actor: str, reason: str) -> None:
             message.refresh_from_db(fields=["status"])
             raise NotInDoubt(f"it is {message.status}, not in doubt")
         cursor.execute(FREE if verdict == "retry" else WITHDRAW, {"id": message.pk, "expires_at": expires_at})
-        release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key and verdict != "retry"})
+        if verdict != "retry":
+            release(cursor, cursor.fetchall())
         audit(actor, "resolve", str(message.pk), reason, {"verdict": verdict})
     if verdict == "retry":
         doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])

@@ -176,7 +176,7 @@ def _fold(cursor: Cursor, known: Sequence[Waiting], statuses: Mapping[UUID, Stat
     if moves:
         lifecycle.apply(cursor, moves.values())
         cursor.execute(SETTLED, {"ids": list(moves)})
-        release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key})
+        release(cursor, cursor.fetchall())
         ids = {r.message_id: r.provider_message_id for r in known if r.message_id in moves and r.provider_message_id}
         cursor.execute(LEARN, {"ids": list(ids), "provider_ids": list(ids.values())})
     return marks

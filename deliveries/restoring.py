@@ -206,7 +206,7 @@ def _decide(cursor: Cursor, decided: Decided, after: UUID) -> list[UUID]:
     cursor.execute(HOLD if decided.verdict is Verdict.HOLD else REMOVE, {"ids": ids})
     lifecycle.apply(cursor, [_move(message_id, decided) for message_id in ids])
     if decided.verdict is Verdict.EXPIRE:
-        release(cursor, {(service_id, key) for _, service_id, key in rows if key})
+        release(cursor, [(service_id, key) for _, service_id, key in rows])
     return ids
 
 

@@ -207,4 +207,4 @@ def _absent(cursor: Cursor, asked: Asked, policy: Policy) -> str:
 
 def _leave(cursor: Cursor, asked: Asked) -> None:
     cursor.execute(LEAVE, {"id": asked.id})
-    release(cursor, {(service_id, key) for service_id, key in cursor.fetchall() if key})
+    release(cursor, cursor.fetchall())

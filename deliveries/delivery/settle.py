@@ -6,7 +6,7 @@ changes no status: what it knows is kept on its attempt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
@@ -140,16 +140,16 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], *, by_its_worker: 
     moved = lifecycle.apply(cursor, [_move(row) for row in rows if row.id in mine])
     _withdraw(cursor, [row.id for row in rows if row.id in mine - moved and not row.decision.finished])
     _inquire(cursor, [row for row in rows if row.id in moved and row.decision.ask_at])
-    release(cursor, {(service_id, key) for _, service_id, key in answered if key})
+    release(cursor, [row[1:] for row in answered])
     _late(cursor, [row for row in rows if row.id in late - mine and row.outcome.accepted])
     _consequences(cursor, [row for row in rows if row.id in mine])
     return mine
 
 
-def release(cursor: Cursor, keys: set[tuple[int, str]]) -> None:
-    """Let the next message of each (service, ordering key) go."""
-    if keys:
-        ordered = sorted(keys)
+def release(cursor: Cursor, places: Iterable[tuple[int, str]]) -> None:
+    """Let the next message of each (service, ordering key) go; an empty key orders nothing and is passed over."""
+    ordered = sorted({(service_id, key) for service_id, key in places if key})
+    if ordered:
         cursor.execute(RELEASE, {"services": [s for s, _ in ordered], "keys": [k for _, k in ordered]})
 
 
@@ -240,7 +240,7 @@ def _late(cursor: Cursor, rows: Sequence[Settlement]) -> None:
         if row.id in waiting
     ]
     lifecycle.apply(cursor, moves)
-    release(cursor, {(service_id, key) for _, service_id, key in taken if key})
+    release(cursor, [row[1:] for row in taken])
 
 
 def _consequences(cursor: Cursor, rows: Sequence[Settlement]) -> None:

@@ -185,5 +185,5 @@ def expire(cursor: Cursor) -> int:
         for row in rows
     ]
     lifecycle.apply(cursor, moves)
-    release(cursor, {(row[1], row[2]) for row in rows if row[2]})
+    release(cursor, [(row[1], row[2]) for row in rows])
     return len(rows)
