@@ -6,7 +6,7 @@ when it gives unacknowledged tasks back. In kombu 5.7 both raise ``AttributeErro
 ends. A ``ConnectionError`` is what its callers are prepared for; the bell comes again, and rings for nothing.
 
 redis-py tries a connection four times over seconds before it says that there is none. Whoever rings has other work to do
-meanwhile, and says so by the transport option ``give_up_soon``: tried once more, at once, and only where it was refused.
+meanwhile, and says by the transport option ``retry`` (redis-py's own class) how often it is tried.
 
 An element of a queue that is not what kombu writes ends the worker as well, and is gone. The worker's consumer takes it.
 """
@@ -19,9 +19,7 @@ from typing import Any
 
 import structlog
 from kombu.transport import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.retry import Retry
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +34,8 @@ class Channel(redis.Channel):
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("the connection of this channel was lost")
         found: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
-        if (self.connection.client.transport_options or {}).get("give_up_soon"):
-            found["retry"] = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-        return found
+        retry = (self.connection.client.transport_options or {}).get("retry")
+        return {**found, "retry": retry} if retry else found
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -33,10 +33,10 @@ log = structlog.get_logger(__name__)
 BELL_VERSION = 1
 #: A hung broker must cost the ringer half a second, not its ten-second default.
 SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
-#: kombu opens a channel after waits of six seconds in all otherwise, and redis-py its connection (``config.broker``).
-_AT_ONCE = {"max_retries": 0, "give_up_soon": True}
 #: Once more at once where the connection is one of the server before; the client's own three would wait for seconds.
 _ONCE_MORE = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+#: kombu opens a channel after waits of six seconds in all otherwise, and redis-py its connection (``config.broker``).
+_AT_ONCE = {"max_retries": 0, "retry": _ONCE_MORE}
 #: Lists of Celery itself: the replies to remote control, and what Flower has not read yet.
 _INTERNAL = re.compile(r"\.pidbox$|^celeryev\.")
 BROKER_ERRORS = (OperationalError, KombuError, redis.RedisError, OSError)
