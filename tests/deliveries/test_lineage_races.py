@@ -104,9 +104,11 @@ def test_looks_and_beats_of_many_threads_and_two_processes_hold_nothing(
 
     with ThreadPoolExecutor(8) as pool:
         looking = [pool.submit(looks, guard) for guard in guards * 2]
-        for done in [pool.submit(beats, guard) for guard in guards]:
-            done.result()
-        over.set()
+        try:
+            for done in [pool.submit(beats, guard) for guard in guards]:
+                done.result()
+        finally:
+            over.set()
         reasons = [reason for each in looking for reason in each.result()]
     assert reasons
     assert set(reasons) == {""}

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -90,6 +91,8 @@ def _line(row: Row) -> str:
 def main(seen: str) -> None:
     """Put the table of the run into the page."""
     rows = [Row(**json.loads(line)) for line in Path(seen).read_text().splitlines()]
+    if twice := sorted(test for test, times in Counter(row.test for row in rows).items() if times > 1):
+        sys.exit(f"{seen} holds more than one run: {', '.join(twice[:3])} are in it twice. Begin with an empty file.")
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}{END}{after}")

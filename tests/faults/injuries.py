@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import cycle
 
 import psycopg
 import redis
@@ -48,8 +49,8 @@ def killed(*names: str, seconds: float = 6.0) -> Injury:
 
 def restarted(system: FaultSystem, chance: random.Random) -> AbstractContextManager[None]:
     """SIGTERM to one worker after the other."""
-    turns = list(WORKERS)
-    return again_and_again(lambda: system.kill(turns[len(turns) % 2 - 1], signal.SIGTERM), 9.0)
+    turns = cycle(WORKERS)
+    return again_and_again(lambda: system.kill(next(turns), signal.SIGTERM), 9.0)
 
 
 def stopped(*names: str) -> Injury:

@@ -129,7 +129,9 @@ def reset_fifty_times(system: FaultSystem) -> Iterator[None]:
         pytest.param(
             replaced,
             marks=row(
-                "F14", "switched to an empty server (by the proxy)", "all rung again within two ticks; no restart"
+                "F14",
+                "switched to an empty server (simulated by the proxy)",
+                "all rung again within two ticks; no restart",
             ),
         ),
     ],

@@ -65,7 +65,9 @@ def callback_attempts(shop: Tenant) -> int:
 
 
 @pytest.mark.row(
-    "F43", "callback endpoint down for 30 h", "messages unaffected; its callbacks dead, visible, replayable"
+    "F43",
+    "callback endpoint down for 30 h (simulated: the clock moves)",
+    "messages unaffected; its callbacks dead, visible, replayable",
 )
 def test_an_endpoint_that_is_down_for_thirty_hours_gets_its_callbacks_in_the_end(
     apart: FaultSystem, seen: Evidence

@@ -202,7 +202,9 @@ def full_disks(system: FaultSystem) -> Iterator[None]:
 
 
 @pytest.mark.row(
-    "F46", "workers' disk full (limit of file size 0), the database away meanwhile", "nothing lost, no restart"
+    "F46",
+    "workers' disk full (simulated by a limit of file size 0), the database away meanwhile",
+    "nothing lost, no restart",
 )
 def test_a_full_disk_loses_nothing(system: FaultSystem, shop: Tenant, seen: Evidence) -> None:
     pids = system.pids()

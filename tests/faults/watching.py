@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,17 +182,13 @@ def out_of_order(system: FaultSystem, told: list[str], keys: int) -> str:
 # -- the workers' memory
 
 
-def resident_mb(system: FaultSystem) -> float:
-    """The larger resident memory of the two workers."""
+def resident_mb(system: FaultSystem, which: str = "VmRSS") -> float:
+    """The larger resident memory of the two workers, now or (``VmHWM``) at most so far."""
     sizes = [Path(f"/proc/{system.pids()[name]}/status").read_text() for name in WORKERS]
-    return max(int(text.partition("VmRSS:")[2].split()[0]) for text in sizes) / 1024
+    return max(int(text.partition(f"{which}:")[2].split()[0]) for text in sizes) / 1024
 
 
-def peak_while(system: FaultSystem, busy: Callable[[], bool], seconds: float) -> float:
-    """The most that a worker held in memory, in MB, until ``busy`` is over."""
-    until, peak = time.monotonic() + seconds, 0.0
-    while busy():
-        peak = max(peak, resident_mb(system))
-        assert time.monotonic() < until, "the calls did not end"
-        time.sleep(0.05)
-    return peak
+def forget_peaks(system: FaultSystem) -> None:
+    """Let the kernel count the workers' most memory from now on: proc_pid_clear_refs(5)."""
+    for name in WORKERS:
+        Path(f"/proc/{system.pids()[name]}/clear_refs").write_text("5")

@@ -30,6 +30,7 @@ from config.management import Management
 from config.ports import any_free
 from config.processes import Ports, Process
 from config.supervisor import Supervisor
+from deliveries.doorbell import redis_url
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +170,7 @@ class System:
 
     def broker(self) -> redis.Redis:
         """A client of the broker itself."""
-        return redis.Redis.from_url(self.valkey.cache_url.partition("?")[0])
+        return redis.Redis.from_url(redis_url(self.valkey.url))
 
     def query(self, sql: str, *parameters: Any) -> list[Any]:
         """Rows straight from the database."""
