@@ -105,6 +105,29 @@ def test_the_schema_changes_under_load_and_the_old_code_goes_on(
 
 
 @pytest.mark.row(
+    "F37", "the web process first: old workers get new bells and no others", "nothing lost, nothing parked"
+)
+def test_old_workers_answer_what_new_publishers_ring(versions: Versions, shop: Tenant, seen: Evidence) -> None:
+    """Against the documented order. No relay runs, so that only the bells of the new web process can wake the workers."""
+    old, new = versions.old, versions.new
+    versions.manage_of(new).run("migrate", "--noinput")
+    versions.start(new, new.web(versions.ports.web))
+    versions.stop(old, "web")
+    versions.stop(old, "relay")
+    try:
+        with Load(shop) as load:
+            load.more(300)
+        wait_for(lambda: set(shop.statuses()) <= {"sent", "delivered"}, 30, "the sending of all that was rung for")
+    finally:
+        versions.start(old, old.relay())
+        versions.start(old, old.web(versions.ports.web))
+        versions.stop(new, "web")
+    nothing_is_lost(versions, shop, load.told, old, new)
+    nothing_but_notes_is_parked(versions)
+    seen(f"{len(load.told)} messages, none lost, nothing parked")
+
+
+@pytest.mark.row(
     "F37", "a rolling deployment under load, in the documented order", "nothing lost, no doubt unexplained"
 )
 def test_a_deployment_under_load_loses_nothing(versions: Versions, shop: Tenant, seen: Evidence) -> None:
