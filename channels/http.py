@@ -2,43 +2,33 @@
 
 Called by providers, on the asyncio loop of a worker process; made and closed by the delivery engine, one per
 process. It follows no redirect, keeps no cookie, reads no proxy from the environment, never repeats a
-request, and reads at most ``BODY_LIMIT`` bytes of an answer.
+request, asks for nothing compressed, and reads at most ``BODY_LIMIT`` bytes of an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
-import select
-import socket
 import ssl
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-from weakref import WeakSet
+from functools import lru_cache
 
-import aiohttp
-from aiohttp.abc import AbstractResolver
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
+from yarl import URL
 
 from channels.base import InDoubt, InvalidRecipient, Misconfigured, NotSent, RecipientRefused, SendError
 from channels.dns import PublicResolver, Resolver
-from channels.urls import AddressRefused, refuse_private, webhook_url
+from channels.http_pool import NoAddress, Origin, Pool
+from channels.http_wire import BODY_LIMIT, HttpResponse, NotHttp
+from channels.urls import AddressRefused, webhook_url
 from channels.written import tell_written
 
-BODY_LIMIT = 64 * 1024
-CONNECT_SECONDS = 5.0
-#: Shorter than the 5 s after which Node, Apache and uvicorn drop an idle connection, so that we drop it
-#: first.
-IDLE_SECONDS = 4.0
-DNS_CACHE_SECONDS = 10
+__all__ = ["BODY_LIMIT", "HttpClient", "HttpResponse", "Reach"]
+
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
-#: A peer that has closed its side; where the system has no such flag, only errors and full hang-ups are seen.
-_HUNG_UP = getattr(select, "POLLRDHUP", 0)
+#: Would end the first line of a request, or part it.
+_BREAKS = re.compile("[\x00-\x20\x7f]")
 
 
 class Reach(StrEnum):
@@ -49,20 +39,11 @@ class Reach(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """An answer. Header names are looked up in any case; ``body`` is cut to ``BODY_LIMIT`` bytes."""
+class Target:
+    """A URL taken apart: the connection that it needs, and how the request's head begins after the method."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(slots=True)
-class _Progress:
-    written: bool = False
-
-
-_progress: ContextVar[_Progress] = ContextVar("progress")
+    origin: Origin
+    head: str
 
 
 class HttpClient:
@@ -73,7 +54,7 @@ class HttpClient:
     """
 
     def __init__(self) -> None:
-        self._sessions: dict[Reach, aiohttp.ClientSession] = {}
+        self._pools: dict[Reach, Pool] = {}
 
     async def request(
         self,
@@ -93,21 +74,28 @@ class HttpClient:
         """
         if reach is Reach.PUBLIC:
             _refuse_url(url)
-        if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in headers.items()):
-            raise Misconfigured("invalid_header", "a header to send holds a control character; look at the account")
-        progress = _Progress()
-        _progress.set(progress)
+        target = _target(url)
+        request = _head(method, target, headers, len(body)) + body
+        written = False
         try:
             async with asyncio.timeout(timeout):
-                return await self._exchange(self._session(reach), method, url, headers, body)
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise _failure(error, progress) from None
+                pool = self._pool(reach)
+                wire = await pool.take(target.origin)
+                try:
+                    wire.write(request)
+                    written = True
+                    tell_written()
+                    return await wire.answer()
+                finally:
+                    pool.give(target.origin, wire)
+        except (NotHttp, OSError) as error:  # TimeoutError is an OSError
+            raise _in_doubt(error) if written else _not_sent(error) from None
 
     async def close(self) -> None:
         """Close every connection; requests in flight fail."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            await pool.close()
 
     async def __aenter__(self) -> HttpClient:
         return self
@@ -115,101 +103,38 @@ class HttpClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _session(self, reach: Reach) -> aiohttp.ClientSession:
-        session = self._sessions.get(reach)
-        if session is None:
-            session = self._sessions[reach] = _open_session(reach)
-        return session
-
-    @staticmethod
-    async def _exchange(
-        session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], body: bytes
-    ) -> HttpResponse:
-        async with session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
-            return HttpResponse(response.status, response.headers, await _capped(response))
+    def _pool(self, reach: Reach) -> Pool:
+        if reach not in self._pools:
+            public = reach is Reach.PUBLIC
+            self._pools[reach] = Pool(PublicResolver() if public else Resolver(), public=public)
+        return self._pools[reach]
 
 
-async def _capped(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) >= BODY_LIMIT:
-            response.close()  # the rest is not wanted, so the connection cannot be used again
-            break
-    return bytes(body[:BODY_LIMIT])
+def _head(method: str, target: Target, headers: Mapping[str, str], length: int) -> bytes:
+    """The request up to its body. Raises ``Misconfigured`` where a header would break it up."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    if any(_CONTROL.search(line) for line in lines):
+        raise Misconfigured("invalid_header", "a header to send holds a control character; look at the account")
+    if length or method not in ("GET", "HEAD", "DELETE"):
+        lines.append(f"Content-Length: {length}")
+    return "\r\n".join([f"{method} {target.head}", *lines, "", ""]).encode()
 
 
-def _open_session(reach: Reach) -> aiohttp.ClientSession:
-    session = aiohttp.ClientSession(
-        connector=_Pool(reach),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
-        headers={"User-Agent": "Chaski"},
-        skip_auto_headers=("Accept-Encoding",),  # nothing compressed is asked for, so nothing can be inflated
-        auto_decompress=False,
-        trust_env=False,
-    )
-    session._retry_connection = False  # it would send a GET, PUT or DELETE again over a new connection
-    return session
-
-
-class _Pool(aiohttp.TCPConnector):
-    """Kept-open connections. Once ``connect`` has returned, the request counts as written."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._own_resolver: AbstractResolver = PublicResolver() if reach is Reach.PUBLIC else Resolver()
-        super().__init__(
-            limit=0,
-            keepalive_timeout=IDLE_SECONDS,
-            ttl_dns_cache=DNS_CACHE_SECONDS,
-            resolver=self._own_resolver,
-            socket_factory=_public_socket if reach is Reach.PUBLIC else None,
-        )
-        self._used: WeakSet[ResponseHandler] = WeakSet()
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """A connection whose peer has not hung up.
-
-        A kept-open connection that the server has closed a moment ago looks open until the loop reads its
-        end. Writing to it would fail in a way that cannot be told from a server that read the request and
-        died, so the kernel is asked first. What remains is a close that crosses the request on the wire.
-        """
-        while _hung_up(connection := await super().connect(*args, **kwargs)):
-            kept_open = connection.protocol in self._used
-            connection.close()
-            if not kept_open:
-                raise ConnectionResetError(errno.ECONNRESET, "closed by the peer as soon as it was open")
-        self._used.add(_protocol(connection))
-        _progress.get().written = True
-        tell_written()
-        return connection
-
-    async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close the connections and the threads that look names up."""
-        await super().close(abort_ssl=abort_ssl)
-        await self._own_resolver.close()
-
-
-def _protocol(connection: Connection) -> ResponseHandler:
-    if connection.protocol is None:
-        raise ConnectionResetError(errno.ECONNRESET, "closed before it was used")
-    return connection.protocol
-
-
-def _hung_up(connection: Connection) -> bool:
-    transport = connection.transport
-    if transport is None:
-        return True
-    poller = select.poll()
-    poller.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
-    return bool(poller.poll(0))
-
-
-def _public_socket(info: tuple[Any, ...]) -> socket.socket:
-    """The socket for an address, checked once more: a URL that holds an address never asks the resolver."""
-    family, kind, proto, _, address = info
-    refuse_private([str(address[0])])
-    return socket.socket(family, kind, proto)
+@lru_cache(maxsize=1024)
+def _target(url: str) -> Target:
+    """Raises ``Misconfigured`` where ``url`` is none."""
+    try:
+        parts = URL(url)
+        host, port = parts.raw_host or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host.strip(".") or port is None or parts.scheme not in ("http", "https") or parts.user:
+        text = "the URL to request cannot be read, or it names a user; look at the account's base_url"
+        raise Misconfigured("invalid_url", text)
+    if _BREAKS.search(parts.raw_path_qs + host):
+        raise Misconfigured("invalid_url", "the URL to request holds a blank; look at the account's base_url")
+    head = f"{parts.raw_path_qs} HTTP/1.1\r\nHost: {parts.host_port_subcomponent}\r\nUser-Agent: Chaski"
+    return Target(Origin(parts.scheme == "https", host, port), head)
 
 
 def _refuse_url(url: str) -> None:
@@ -219,40 +144,26 @@ def _refuse_url(url: str) -> None:
         raise RecipientRefused("url_refused", f"the URL {error}") from None
 
 
-def _failure(error: Exception, progress: _Progress) -> SendError:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, AddressRefused):
-        return RecipientRefused("address_refused", str(cause))
-    if isinstance(error, aiohttp.InvalidURL):
-        return Misconfigured("invalid_url", "the URL to request cannot be read; look at the account's base_url")
-    if not progress.written or _wrote_nothing(error):
-        return _not_sent(error, cause)
+def _in_doubt(error: Exception) -> SendError:
     if isinstance(error, TimeoutError):
         return InDoubt("timeout", "the request was sent and no whole answer came in time")
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, NotHttp):
         return InDoubt("unreadable_answer", "the request was sent and the answer was not HTTP")
-    return InDoubt("connection_lost", f"the request was sent and the connection ended first ({_name(cause)})")
+    return InDoubt("connection_lost", f"the request was sent and the connection ended first ({_name(error)})")
 
 
-def _wrote_nothing(error: BaseException | None) -> bool:
-    """aiohttp found the connection closing before its first write, which is head and body at once."""
-    while error is not None:
-        if isinstance(error, aiohttp.ClientConnectionResetError) and "Cannot write" in str(error):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _not_sent(error: Exception, cause: Exception) -> NotSent:
+def _not_sent(error: Exception) -> SendError:
+    if isinstance(error, AddressRefused):
+        return RecipientRefused("address_refused", str(error))
     if isinstance(error, TimeoutError):
         return NotSent("connect_timeout", "no connection in time")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return NotSent("dns", f"the host name could not be resolved ({_name(cause)})")
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return NotSent("tls", f"no TLS connection ({_name(cause)}); look at the certificate and the host name")
-    if isinstance(cause, ConnectionRefusedError):
+    if isinstance(error, NoAddress):
+        return NotSent("dns", f"the host name could not be resolved ({_name(error)})")
+    if isinstance(error, ssl.SSLError):
+        return NotSent("tls", f"no TLS connection ({_name(error)}); look at the certificate and the host name")
+    if isinstance(error, ConnectionRefusedError):
         return NotSent("refused", "the host refuses connections on this port")
-    return NotSent("connect_failed", f"no connection ({_name(cause)})")
+    return NotSent("connect_failed", f"no connection ({_name(error)})")
 
 
 def _name(error: Exception) -> str:

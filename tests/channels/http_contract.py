@@ -162,7 +162,8 @@ class HttpContract(ProviderContract):
         assert (type(error), error.code) == (InDoubt, "connection_lost")
 
     async def test_an_answer_that_breaks_off_is_in_doubt(self, server: Server, http: HttpClient) -> None:
-        data = answer(self.accepted_status, self.accepted_body + b" " * 20_000)
+        status = 200 if self.accepted_status == 204 else self.accepted_status  # a 204 ends with its head
+        data = answer(status, self.accepted_body + b" " * 20_000)
         assert type(await self.failed(server, http, wire.stops_within(data))) is InDoubt
 
     async def test_an_answer_that_is_not_http_is_in_doubt(self, server: Server, http: HttpClient) -> None:

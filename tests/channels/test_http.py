@@ -41,7 +41,7 @@ async def test_nothing_compressed_is_asked_for_or_inflated(server: Server, http:
 async def test_a_trusted_certificate_lets_the_request_through(
     http: HttpClient, trusted: Path, tls_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=str(trusted)))
+    monkeypatch.setattr("channels.http_pool.tls_context", lambda: ssl.create_default_context(cafile=str(trusted)))
     async with Server.started(tls_context) as there:
         there.script = answers(answer(200))
         assert (await get(http, there.url)).status == 200
@@ -98,6 +98,65 @@ async def test_a_look_up_that_hangs_holds_no_slot_and_no_other_request(
     assert (await get(http, server.url)).status == 200  # no name, no look-up
     assert {type(error) for error in await lost} == {NotSent}
     assert time.monotonic() - begun < 0.6
+
+
+async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(server: Server, http: HttpClient) -> None:
+    async def late(line: Line) -> None:
+        await line.request()
+        await asyncio.sleep(0.2)
+        await line.send(answer(200, b"late"))
+
+    server.script = late
+    with pytest.raises(InDoubt):
+        await get(http, server.url, 0.1)
+    server.script = answers(answer(200, b"the next"))
+    assert (await get(http, server.url)).body == b"the next"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [answer(200, b"one") + answer(200, b"two"), answer(200, b"one") + b"more", b"HTTP/1.1 204 No\r\n\r\nmore"],
+    ids=["a second answer", "no answer", "a body where none is due"],
+)
+async def test_what_nobody_asked_for_ends_the_connection(data: bytes, server: Server, http: HttpClient) -> None:
+    async def both(line: Line) -> None:
+        await line.request()
+        await line.send(data)
+        await line.request()
+        await line.send(answer(200, b"the next"))
+
+    server.script = both
+    assert (await get(http, server.url)).body in (b"one", b"")
+    server.script = answers(answer(200, b"the next"))
+    assert (await get(http, server.url)).body == b"the next"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer(201, b"final"), b"final"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n", b"abcde"),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    ],
+    ids=["interim answers", "chunks and a trailer", "until the end", "no body"],
+)
+async def test_an_answer_is_read_in_every_form_that_http_has(
+    data: bytes, body: bytes, server: Server, http: HttpClient
+) -> None:
+    server.script = wire.once(data)
+    assert (await get(http, server.url)).body == body
+
+
+async def test_an_idle_connection_is_closed_in_time(
+    server: Server, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels.http_pool.IDLE_SECONDS", 0.05)
+    server.script = answers(answer(200))
+    await get(http, server.url)
+    await server.until(lambda there: there.open == 0)
 
 
 async def test_many_requests_run_at_once(server: Server, http: HttpClient) -> None:

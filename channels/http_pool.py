@@ -1,0 +1,173 @@
+"""The kept-open HTTP connections of one process to everywhere: found by origin, opened with a checked address, dropped when idle.
+
+Called by ``channels.http``, on its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from aiohappyeyeballs import start_connection
+
+from channels.dns import Resolver
+from channels.http_wire import Wire
+from channels.urls import AddressRefused, refuse_private
+
+CONNECT_SECONDS = 5.0
+#: Shorter than the 5 s after which Node, Apache and uvicorn drop an idle connection, so that we drop it first.
+IDLE_SECONDS = 4.0
+DNS_CACHE_SECONDS = 10.0
+#: Before the next address of a host is tried beside the first: RFC 8305.
+NEXT_ADDRESS_SECONDS = 0.25
+
+Address = tuple[int, int, int, str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection leads. ``host`` is ASCII, an address without brackets or a name."""
+
+    tls: bool
+    host: str
+    port: int
+
+
+class NoAddress(OSError):
+    """The host's name could not be resolved."""
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """What the system trusts; names are checked."""
+    return ssl.create_default_context()
+
+
+class Pool:
+    """Connections by origin. With ``public`` to public addresses only, which are looked at again at each connection."""
+
+    def __init__(self, resolver: Resolver, *, public: bool) -> None:
+        self._resolver = resolver
+        self._public = public
+        self._idle: defaultdict[Origin, list[tuple[Wire, float]]] = defaultdict(list)
+        self._open: set[Wire] = set()
+        self._found: dict[tuple[str, int], tuple[float, list[Address]]] = {}
+        self._looking: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def take(self, origin: Origin) -> Wire:
+        """A connection whose peer has not hung up, kept or new; the caller gives it back. Raises ``OSError``."""
+        kept = self._idle.get(origin)
+        while kept:
+            wire, _ = kept.pop()
+            if not wire.hung_up:
+                return wire
+            self.drop(wire)
+        wire = await self._connect(origin)
+        if wire.hung_up:
+            self.drop(wire)
+            raise ConnectionResetError(errno.ECONNRESET, "closed by the peer as soon as it was open")
+        return wire
+
+    def give(self, origin: Origin, wire: Wire) -> None:
+        """Keep ``wire`` for the next request to ``origin``, if it can carry one."""
+        if self._closed or not wire.reusable:
+            self.drop(wire)
+            return
+        loop = asyncio.get_running_loop()
+        self._idle[origin].append((wire, loop.time()))
+        if self._sweep is None:
+            self._sweep = loop.call_later(IDLE_SECONDS, self._drop_idle)
+
+    def drop(self, wire: Wire) -> None:
+        """End ``wire`` now."""
+        self._open.discard(wire)
+        wire.abort()
+
+    async def close(self) -> None:
+        """End every connection, those in use too, and the threads that look names up."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for wire in list(self._open):
+            self.drop(wire)
+        self._idle.clear()
+        await self._resolver.close()
+
+    def _drop_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - IDLE_SECONDS
+        for origin, kept in list(self._idle.items()):
+            # The last given back is the first taken, so the old ones are in front.
+            while kept and (kept[0][1] <= oldest or kept[0][0].closing):
+                self.drop(kept.pop(0)[0])
+            if not kept:
+                del self._idle[origin]
+        self._sweep = loop.call_later(IDLE_SECONDS / 4, self._drop_idle) if self._idle else None
+
+    async def _connect(self, origin: Origin) -> Wire:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            addresses = await self._addresses(origin.host, origin.port)
+            if self._public:
+                refuse_private(str(address[4][0]) for address in addresses)
+            link = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+            try:
+                _, wire = await asyncio.get_running_loop().create_connection(
+                    Wire,
+                    sock=link,
+                    ssl=tls_context() if origin.tls else None,
+                    server_hostname=origin.host if origin.tls else None,
+                )
+            except BaseException:
+                link.close()
+                raise
+        self._open.add(wire)
+        return wire
+
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        """Of ``host``, at most ``DNS_CACHE_SECONDS`` old; one look-up for all who ask at once."""
+        literal = _literal(host, port)
+        if literal:
+            return [literal]
+        now = asyncio.get_running_loop().time()
+        until, found = self._found.get((host, port), (now, []))
+        if until > now:
+            return found
+        if (host, port) not in self._looking:
+            task = self._looking[host, port] = asyncio.ensure_future(self._look_up(host, port))
+            task.add_done_callback(lambda done: self._looked_up(host, port, done))
+        return await asyncio.shield(self._looking[host, port])
+
+    async def _look_up(self, host: str, port: int) -> list[Address]:
+        try:
+            found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
+        except AddressRefused:
+            raise
+        except OSError as error:
+            raise NoAddress(error.errno, error.strerror) from error
+        return [(each["family"], socket.SOCK_STREAM, 0, "", (each["host"], each["port"])) for each in found]
+
+    def _looked_up(self, host: str, port: int, task: asyncio.Task[list[Address]]) -> None:
+        del self._looking[host, port]
+        now = asyncio.get_running_loop().time()
+        self._found = {name: known for name, known in self._found.items() if known[0] > now}
+        if not task.cancelled() and task.exception() is None:
+            self._found[host, port] = (now + DNS_CACHE_SECONDS, task.result())
+
+
+def _literal(host: str, port: int) -> Address | None:
+    """``host`` itself where it is an address."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return (int(family), socket.SOCK_STREAM, 0, "", (host, port))
+    return None

@@ -1,0 +1,160 @@
+"""One kept-open HTTP/1.1 connection: what is written, and how the bytes that come back become an answer.
+
+Called by ``channels.http``. The parser is llhttp (httptools), strict as it comes; nothing of an answer is believed before its
+last byte is there. Why this is our own: docs/adr/0013.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from multidict import CIMultiDict
+
+BODY_LIMIT = 64 * 1024
+HEAD_LIMIT = 64 * 1024
+#: A peer that has closed its side; where the system has no such flag, only errors and full hang-ups are seen.
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """An answer. Header names are looked up in any case; ``body`` is cut to ``BODY_LIMIT`` bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NotHttp(Exception):
+    """What came back is not an HTTP answer, or has headers without an end."""
+
+
+class Wire(asyncio.Protocol):
+    """A connection that carries one request at a time. Belongs to its loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = HttpResponseParser(self)
+        self._answer: asyncio.Future[HttpResponse] | None = None
+        self._reusable = True
+        self._head_bytes = 0
+        self.on_message_begin()
+
+    # -- for the client
+
+    @property
+    def reusable(self) -> bool:
+        """Is the last answer complete, and may another request follow it?"""
+        return self._reusable and not self.closing
+
+    @property
+    def closing(self) -> bool:
+        """Has either side ended the connection, as far as the loop knows?"""
+        return self._transport is None or self._transport.is_closing()
+
+    @property
+    def hung_up(self) -> bool:
+        """Has the peer ended it, as far as the kernel knows?
+
+        A connection that the server has closed a moment ago looks open until the loop reads its end. Writing to it would fail
+        in a way that cannot be told from a server that read the request and died. What remains is a close that crosses the
+        request on the wire.
+        """
+        if self.closing:
+            return True
+        poller = select.poll()
+        poller.register(cast(asyncio.Transport, self._transport).get_extra_info("socket").fileno(), _HUNG_UP)
+        return bool(poller.poll(0))
+
+    def write(self, request: bytes) -> None:
+        """Hand ``request`` to the network. Raises ``ConnectionResetError`` where the connection is over: nothing has left."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("closed before the request was written")
+        self._head_bytes, self._in_head = 0, True
+        self._reusable = False  # until the whole answer is there: a late one must not be taken for the next one's
+        self._answer = self._loop.create_future()
+        self._transport.write(request)
+
+    async def answer(self) -> HttpResponse:
+        """The answer to what was written. Raises ``ConnectionError`` where the connection ends first, and ``NotHttp``."""
+        assert self._answer is not None
+        return await self._answer
+
+    def abort(self) -> None:
+        """End the connection now; who waits for an answer gets none."""
+        self._reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- for the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self.abort()  # nobody asked
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._fail(NotHttp(type(error).__name__))
+        if self._in_head and self._head_bytes > HEAD_LIMIT:
+            self._fail(NotHttp("headers without an end"))
+
+    def eof_received(self) -> None:
+        if self._until_end:
+            self._complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("the connection ended"))
+        self._transport = None
+
+    # -- for the parser
+
+    def on_message_begin(self) -> None:
+        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._body = bytearray()
+        self._in_head, self._until_end = True, False
+        if self._answer is not None and self._answer.done():
+            self.abort()  # a second answer to one request
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._in_head = status < 200  # an interim answer; the final one follows
+        told = "Content-Length" in self._headers or "Transfer-Encoding" in self._headers
+        self._until_end = not (told or status in _WITHOUT_BODY or self._in_head)
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+        if len(self._body) >= BODY_LIMIT:
+            self._complete()
+            self.abort()  # the rest is not wanted
+
+    def on_message_complete(self) -> None:
+        if self._in_head:
+            return
+        self._reusable = self._parser.should_keep_alive()
+        self._complete()
+
+    def _complete(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            response = HttpResponse(self._parser.get_status_code(), self._headers, bytes(self._body[:BODY_LIMIT]))
+            self._answer.set_result(response)
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.abort()
