@@ -9,11 +9,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from channels.base import ReceiptKind
 from chaski.vocabulary import Status
 from deliveries.delivery import recorder as recording
+from deliveries.delivery import sweep
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.models import Account, Attempt, Event, Pending, Suppression
@@ -112,6 +113,28 @@ def test_a_receipt_that_is_quicker_than_the_answer_wins(shop: Caller) -> None:
     message = steps.message(message_id)
     assert (message.status, message.in_doubt_count, message.attempt_count) == ("delivered", 1, 1)
     assert steps.pending(message_id) is None
+
+
+def test_a_head_that_a_receipt_took_out_of_the_queue_lets_its_successor_go_at_once(shop: Caller) -> None:
+    first, second = steps.accept(shop.service, 2, ordering_key="order:1")
+    (claimed,) = steps.claim()
+    steps.begun([claimed])
+    assert not steps.claim(), "the second waits for its predecessor"
+    steps.receive(steps.message(first), ReceiptKind.DELIVERED)
+    steps.record(claimed, steps.REFUSALS["transient"])
+    assert steps.pending(first) is None
+    assert [each.id for each in steps.claim()] == [second]
+
+
+def test_the_end_of_a_lease_lets_the_successor_of_a_delivered_head_go_too(shop: Caller) -> None:
+    first, second = steps.accept(shop.service, 2, ordering_key="order:1")
+    steps.begun(steps.claim())
+    assert not steps.claim()
+    steps.receive(steps.message(first), ReceiptKind.DELIVERED)
+    with steps.later(timedelta(seconds=steps.LEASE_SECONDS + 1)):
+        with transaction.atomic(), connection.cursor() as cursor:
+            assert sweep.end_leases(cursor) == 1
+        assert [each.id for each in steps.claim()] == [second]
 
 
 def test_wrong_credentials_stop_the_account_and_keep_the_message(shop: Caller) -> None:
