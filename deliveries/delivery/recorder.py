@@ -160,12 +160,13 @@ class Recorder:
         try:
             with self._connection.transaction() as cursor:
                 going = free(cursor, [result.settlement for result in batch])
-                self._settle_in(cursor, going)
+                lost = self._settle_in(cursor, going)
         except psycopg.Error as error:
             if is_not_now(error):
                 return False
             self._bisect(batch, error)
             return True
+        self._set_aside(lost)
         gone = {row.id for row in going}
         self._passed_over += [result for result in batch if result.settlement.id not in gone]
         return True
@@ -226,21 +227,27 @@ class Recorder:
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         crash_point("before_record")
         with self._connection.transaction() as cursor:
-            self._settle_in(cursor, settlements)
+            lost = self._settle_in(cursor, settlements)
+        self._set_aside(lost)
 
-    def _settle_in(self, cursor: Cursor, settlements: Sequence[Settlement]) -> None:
+    def _settle_in(self, cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Those of ``settlements`` whose attempts this database does not know; the others are written."""
         mine = settle(cursor, settlements)
         fenced = [settlement for settlement in settlements if settlement.id not in mine]
-        if not fenced:
-            return
         lost = unknown(cursor, fenced)
+        if late := [settlement for settlement in fenced if settlement not in lost]:
+            log.warning("results_came_after_their_lease", results=len(late), message_ids=_ids(late))
+        return lost
+
+    def _set_aside(self, lost: Sequence[Settlement]) -> None:
+        """Keep ``lost`` for people: the database was restored from before their attempts, of which they are the only proof.
+
+        After the COMMIT: one that failed is repeated, and so would the lines be.
+        """
         for settlement in lost:
-            # The database was restored from before the attempt: this is the only proof that the message may have gone out.
             self._spill.reject(settlement, UNKNOWN)
         if lost:
             log.error("results_of_unknown_attempts", results=len(lost), message_ids=_ids(lost))
-        if late := [settlement for settlement in fenced if settlement not in lost]:
-            log.warning("results_came_after_their_lease", results=len(late), message_ids=_ids(late))
 
     def _settle_orphans(self) -> None:
         if self._held or time.monotonic() - self._replayed_at < timings().replay_seconds:

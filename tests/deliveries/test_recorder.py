@@ -393,6 +393,26 @@ def test_results_of_attempts_that_the_database_does_not_know_are_kept_for_people
     assert not list(folder.glob("*.results"))
 
 
+def test_a_commit_that_fails_sets_nothing_aside_twice(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lost,) = answered(shop, 1)
+    forgotten = replace(lost, token=uuid4())
+    real = recording.recorder._connection.transaction
+
+    @contextmanager
+    def transaction() -> Iterator[Any]:
+        with real() as cursor:
+            yield cursor
+            if not recording.waits:
+                raise psycopg.OperationalError("the connection broke at the COMMIT")
+
+    monkeypatch.setattr(recording.recorder._connection, "transaction", transaction)
+    recording.record([forgotten])
+    assert len(recording.waits) == 1
+    assert kept(folder, "rejected") == [lost.id]
+
+
 def left_behind(folder: Path, rows: list[Settlement]) -> None:
     """The file of a worker that died."""
     spill = Spill(folder)
