@@ -29,6 +29,8 @@ class Timings:
     record_retry_seconds: float = 5.0
     #: Between two looks whether results can be recorded whose rows somebody holds.
     held_seconds: float = 1.0
+    #: For how long who passes over what somebody holds waits for any lock: there should be none left. The same at every scale.
+    lock_seconds: float = 0.1
     bell_slot_seconds: float = 15.0
     replay_seconds: float = 15.0
     pause_cache_seconds: float = 0.5

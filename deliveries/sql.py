@@ -23,8 +23,9 @@ _AWAY_CLASSES = ("08", "53", "57", "58")
 #: Read-only (a standby, or a primary that was told so), ended while idle in a transaction or by its length, roles that a
 #: restart has not loaded yet, serialization, unknown end of a statement, deadlock, lock timeout.
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "40001", "40003", "40P01", "55P03"})
+_LOCK_TIMEOUT = "55P03"
 #: Of these, what rows that somebody else holds lead to: lock and statement timeout, deadlock.
-_HELD_UP_STATES = frozenset({"55P03", "57014", "40P01"})
+_HELD_UP_STATES = frozenset({_LOCK_TIMEOUT, "57014", "40P01"})
 #: Classes that blame what the database is to this code: features and plans, catalogues and schemas that are not there, prepared
 #: statements that went with a session, names and rights, internal errors.
 _UNLIKE_CLASSES = ("0A", "26", "3D", "3F", "42", "XX")
@@ -67,6 +68,11 @@ def is_held_up(error: BaseException) -> bool:
     A narrower question than ``is_away``, which is true of all of these: the whole server may be as slow.
     """
     return getattr(_cause(error), "sqlstate", None) in _HELD_UP_STATES
+
+
+def may_come_of_one_row(error: BaseException) -> bool:
+    """Whether ``error`` may come of a single row where the others can be written at once: a lock was waited for in vain."""
+    return getattr(_cause(error), "sqlstate", None) == _LOCK_TIMEOUT
 
 
 def _cause(error: BaseException) -> BaseException:

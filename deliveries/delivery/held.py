@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psycopg
+
+from deliveries.conf import timings
 from deliveries.delivery.settle import Settlement
-from deliveries.sql import Cursor, as_json
+from deliveries.sql import Cursor, as_json, is_held_up
+
+#: For the caller's transaction alone.
+PATIENCE = "SELECT set_config('lock_timeout', %s, true)"
 
 #: The ids of which nobody holds what their settlement writes; that is ours then. Nobody is waited for, so the order of the
 #: locks does not matter. What there is not cannot be held: a place in the queue that is gone, say.
@@ -36,8 +42,22 @@ WHERE (EXISTS (SELECT 1 FROM place WHERE message_id = r.id) OR NOT EXISTS (
 """
 
 
+class NoneFree(psycopg.OperationalError):
+    """Not even what nobody holds can be looked for: the database as a whole is slow or held, which is an outage."""
+
+
+def be_impatient(cursor: Cursor) -> None:
+    """Let no statement of the caller's transaction wait for a lock for long."""
+    cursor.execute(PATIENCE, [f"{timings().lock_seconds * 1000:.0f}ms"])
+
+
 def free(cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settlement]:
-    """Those of ``settlements`` that can be settled now, locked for the caller's transaction. Waits for no row."""
+    """Those of ``settlements`` that can be settled now, locked for the caller's transaction, which is impatient from here on.
+
+    Waits for no row. What else a settlement may wait for (a table, an insertion that is not committed) it does not see.
+    Raises ``NoneFree``.
+    """
+    be_impatient(cursor)
     rows = [
         {"id": row.id, "token": row.token, "account_id": row.account_id if row.decision.stop_account else None}
         for row in settlements
@@ -47,6 +67,11 @@ def free(cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settlement]:
         "ids": sorted({row.id for row in settlements}),
         "accounts": sorted({row.account_id for row in settlements if row.decision.stop_account}),
     }
-    cursor.execute(FREE, parameters)
+    try:
+        cursor.execute(FREE, parameters)
+    except psycopg.Error as error:
+        if is_held_up(error):
+            raise NoneFree(str(error)) from error
+        raise
     found = {row[0] for row in cursor.fetchall()}
     return [row for row in settlements if row.id in found]

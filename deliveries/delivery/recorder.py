@@ -20,9 +20,10 @@ import structlog
 from django.conf import settings
 
 from deliveries.conf import limits, timings
+from deliveries.delivery.apart import apart
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.held import free
+from deliveries.delivery.held import be_impatient, free
 from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import Spill
@@ -141,38 +142,51 @@ class Recorder:
                 crash_point("after_record")
                 return
             except psycopg.Error as error:
-                if not is_not_now(error):
-                    self._bisect(batch, error)
-                    return
                 self._spill.keep(result.settlement for result in batch)
-                if is_held_up(error):
-                    if self._around(batch):
-                        waiting = [result.settlement for result in self._passed_over]
-                        log.warning("results_wait_for_held_rows", results=len(waiting), message_ids=_ids(waiting))
-                        return
-                    batch = self._fewer(batch)
-                self._say(error, len(batch) + len(self._held))
+                rest = self._rest(batch, error)
+                if not rest:
+                    return
                 self._wait(wait)
                 wait = min(wait * 2, timings().record_retry_seconds)
+                batch = self._fewer(rest) if is_held_up(error) else rest
 
-    def _around(self, batch: Sequence[Result]) -> bool:
-        """Write those of ``batch`` of which nobody holds a row, and pass the others over. False: not even that goes now."""
-        try:
-            with self._connection.transaction() as cursor:
-                going = free(cursor, [result.settlement for result in batch])
-                lost = self._settle_in(cursor, going)
-        except psycopg.Error as error:
-            if is_not_now(error):
-                return False
-            self._bisect(batch, error)
-            return True
+    def _rest(self, batch: Sequence[Result], error: psycopg.Error) -> Sequence[Result]:
+        """What of ``batch`` waits for the database, once ``error`` came of it; of the rest each is written or cared for."""
+        if is_not_now(error) and not is_held_up(error):
+            self._say(error, len(batch) + len(self._held))
+            return batch
+        before = len(self._passed_over)
+        away, left = self._write_apart(batch)
+        if away is not None:
+            self._say(away, len(left) + len(self._held))
+            return left
+        if len(self._passed_over) > before:
+            waiting = [result.settlement for result in self._passed_over]
+            log.warning("results_wait_for_held_rows", results=len(waiting), message_ids=_ids(waiting))
+        return []
+
+    def _write_apart(self, batch: Sequence[Result]) -> tuple[psycopg.Error | None, Sequence[Result]]:
+        """Write those of ``batch`` that can be written without waiting, and pass over what somebody holds.
+
+        An error and what is not written for it, where the database is away.
+        """
+        found = apart(self._write_free, [batch])
+        for result, error in found.refused:
+            self._refuse(result.settlement, error)
+        if found.away is None:
+            self._passed_over += found.waiting
+        return found.away, found.waiting if found.away else []
+
+    def _write_free(self, batch: Sequence[Result]) -> None:
+        with self._connection.transaction() as cursor:
+            going = free(cursor, [result.settlement for result in batch])
+            lost = self._settle_in(cursor, going)
         self._set_aside(lost)
         gone = {row.id for row in going}
         self._passed_over += [result for result in batch if result.settlement.id not in gone]
-        return True
 
     def _fewer(self, batch: Sequence[Result]) -> Sequence[Result]:
-        """What to try next, where statements wait in vain and no row is held: half of it; of one, what waits behind it.
+        """What to try next, where not even free rows can be found: half of it; of one, what waits behind it.
 
         A database that is only slow gets through with less, and one that takes nothing is not asked more often for that.
         """
@@ -188,12 +202,12 @@ class Recorder:
         if not self._passed_over or time.monotonic() - self._looked_at < timings().held_seconds:
             return
         batch, self._passed_over = self._passed_over, []
-        self._guarded(self._write_free, batch)
+        self._guarded(self._pass_over, batch)
         self._looked_at = time.monotonic()
 
-    def _write_free(self, batch: Sequence[Result]) -> None:
-        if not self._around(batch):
-            self._passed_over += batch
+    def _pass_over(self, batch: Sequence[Result]) -> None:
+        _, left = self._write_apart(batch)
+        self._passed_over += left
 
     def _say(self, error: psycopg.Error, results: int) -> None:
         """Tell people what results wait for: an outage each time, what somebody must mend once."""
@@ -213,20 +227,17 @@ class Recorder:
                 self._held.extend(arrived)
                 self._spill.keep(result.settlement for result in arrived)
 
-    def _bisect(self, batch: Sequence[Result], error: psycopg.Error) -> None:
-        if len(batch) == 1:
-            # The lease will end and the sweep will decide: the message stays visible.
-            reason = f"{type(error).__name__} {error.sqlstate or ''}".strip()
-            log.error("result_not_writable", message_id=str(batch[0].settlement.id), reason=reason)
-            self._spill.reject(batch[0].settlement, reason)
-            return
-        middle = len(batch) // 2
-        self._write(batch[:middle])
-        self._write(batch[middle:])
+    def _refuse(self, settlement: Settlement, error: psycopg.Error) -> None:
+        # The lease will end and the sweep will decide: the message stays visible.
+        reason = f"{type(error).__name__} {error.sqlstate or ''}".strip()
+        log.error("result_not_writable", message_id=str(settlement.id), reason=reason)
+        self._spill.reject(settlement, reason)
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         crash_point("before_record")
         with self._connection.transaction() as cursor:
+            if self._passed_over:
+                be_impatient(cursor)  # somebody holds something, and these may want it too
             lost = self._settle_in(cursor, settlements)
         self._set_aside(lost)
 

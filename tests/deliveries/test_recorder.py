@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from django.db import connection, transaction
 
 from chaski.vocabulary import Status
 from deliveries.conf import timings
+from deliveries.delivery import apart as writing_apart
 from deliveries.delivery import database, recorder
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.lines import of_line
@@ -61,9 +63,23 @@ class Recording:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[UUID] = []
         self.waits: list[float] = []
+        #: Of the statements that it asked the database.
+        self.failures: list[psycopg.Error] = []
+        self.given: set[UUID] = set()
         self.meanwhile: Callable[[], None] = lambda: None
         self.recorder = Recorder(lambda: 0)
         monkeypatch.setattr(self.recorder, "_wait", self._wait)
+        self._transaction = self.recorder._connection.transaction
+        monkeypatch.setattr(self.recorder._connection, "transaction", self._noted)
+
+    @contextmanager
+    def _noted(self) -> Iterator[Any]:
+        try:
+            with self._transaction() as cursor:
+                yield cursor
+        except psycopg.Error as error:
+            self.failures.append(error)
+            raise
 
     def _wait(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -71,7 +87,22 @@ class Recording:
         self.meanwhile()
 
     def record(self, rows: list[Settlement]) -> None:
-        self.recorder._record([Result(row, lambda row=row: self.done.append(row.id)) for row in rows])  # type: ignore[misc]
+        self.recorder._record([self._result(row) for row in rows])
+
+    def put_once(self, rows: list[Settlement]) -> None:
+        """They come on the queue, if they have not come yet."""
+        for row in rows:
+            if row.id not in self.given:
+                self.given.add(row.id)
+                self.recorder.put(self._result(row))
+
+    def _result(self, row: Settlement) -> Result:
+        return Result(row, lambda: self.done.append(row.id))
+
+    def look(self) -> None:
+        """Look at what was passed over, as if it were time."""
+        self.recorder._looked_at = float("-inf")
+        self.recorder._look_again()
 
     def drain(self) -> None:
         """Record what is held back, until there is none."""
@@ -127,8 +158,7 @@ def test_a_row_that_somebody_holds_waits_alone_and_is_recorded_when_it_is_free(
     recording.record(later)
     assert statuses(later) == ["sent"] * 3, "nor does it keep what comes later"
     somebody.rollback()
-    recording.recorder._looked_at = float("-inf")
-    recording.recorder._look_again()
+    recording.look()
     assert steps.message(held.id).status == "sent"
     assert held.id in recording.done
     assert not list(folder.iterdir()), "nothing was rejected, and nothing is left to keep"
@@ -142,7 +172,12 @@ def test_a_row_that_waits_is_looked_at_again_soon_and_not_without_pause(
     recording.record(rows)
     looks: list[int] = []
     waits: list[float] = []
-    monkeypatch.setattr(recording.recorder, "_around", lambda batch: looks.append(len(batch)))
+
+    def pass_over(batch: list[Result]) -> None:
+        looks.append(len(batch))
+        recording.recorder._passed_over += batch
+
+    monkeypatch.setattr(recording.recorder, "_pass_over", pass_over)
     monkeypatch.setattr(recording.recorder, "_arrived", lambda seconds: waits.append(seconds) or [])
     for _ in range(3):
         assert recording.recorder._collect() == []
@@ -188,8 +223,7 @@ def test_an_account_that_somebody_holds_keeps_only_what_would_stop_it(
     assert statuses(others) == ["sent"] * 3
     assert recording.done == [row.id for row in others]
     somebody.rollback()
-    recording.recorder._looked_at = float("-inf")
-    recording.recorder._look_again()
+    recording.look()
     assert Account.objects.get().stopped_at is not None
 
 
@@ -206,13 +240,9 @@ def test_a_bad_row_beside_one_that_is_held_is_still_found(
 
 
 def test_a_database_that_holds_everything_is_an_outage_and_is_not_asked_row_by_row(
-    shop: Caller, folder: Path, recording: Recording, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    shop: Caller, folder: Path, recording: Recording, somebody: psycopg.Connection[Any]
 ) -> None:
     rows = answered(shop, 40)
-    tries: list[int] = []
-    real, around = recording.recorder._settle, recording.recorder._around
-    monkeypatch.setattr(recording.recorder, "_settle", lambda some: tries.append(len(some)) or real(some))
-    monkeypatch.setattr(recording.recorder, "_around", lambda some: tries.append(len(some)) or around(some))
 
     def over() -> None:
         assert len(kept(folder, "results")) == 40, "all of them are on the disk"
@@ -225,7 +255,7 @@ def test_a_database_that_holds_everything_is_an_outage_and_is_not_asked_row_by_r
     recording.drain()
     assert statuses(rows) == ["sent"] * 40
     assert len(recording.waits) == 2
-    assert len(tries) <= 2 * len(recording.waits) + 4
+    assert len(recording.failures) <= 2 * len(recording.waits)
     assert sorted(recording.done) == sorted(row.id for row in rows)
     assert not list(folder.iterdir())
 
@@ -234,47 +264,101 @@ def test_a_database_that_is_slow_for_many_rows_is_given_fewer(
     shop: Caller, recording: Recording, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = answered(shop, 16)
-    real = recording.recorder._settle
 
-    def refuse(some: list[Settlement]) -> None:
+    def refuse(cursor: Any, some: list[Settlement]) -> set[UUID]:
         if len(some) > 4:
             raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
-        real(some)
+        return settle(cursor, some)
 
-    def around(some: list[Result]) -> bool:
-        return len(some) <= 4
-
-    monkeypatch.setattr(recording.recorder, "_settle", refuse)
-    monkeypatch.setattr(recording.recorder, "_around", around)
+    monkeypatch.setattr(recorder, "settle", refuse)
     recording.record(rows)
     recording.drain()
     assert statuses(rows) == ["sent"] * 16
     assert sorted(recording.done) == sorted(row.id for row in rows)
 
 
-def test_what_waits_for_something_else_than_its_rows_lets_the_others_pass(
-    shop: Caller, recording: Recording, folder: Path, somebody: psycopg.Connection[Any]
-) -> None:
-    """An operator's suppression of the same recipient, say, that is not committed yet."""
-    refused, *others = answered(shop, 4)
-    outcome = Outcome("recipient_refused", "21610", suppress=True)
-    refused = replace(refused, outcome=outcome, decision=Decision((Status.FAILED,)))
+def suppressed_by(somebody: psycopg.Connection[Any], row: Settlement) -> Settlement:
+    """``row`` refused for good, while an operator's suppression of the same recipient is not committed yet."""
     somebody.execute(
         "INSERT INTO suppression (service_id, channel, recipient, reason, actor)"
         " SELECT service_id, channel, recipient, '', 'ada' FROM message WHERE id = %s",
-        [refused.id],
+        [row.id],
     )
+    return suppressing(row)
 
-    def free_at_last() -> None:
-        if statuses(others) == ["sent"] * 3:
-            somebody.rollback()
 
-    recording.meanwhile = free_at_last
-    recording.record([refused, *others])
-    recording.drain()
-    assert statuses([refused, *others]) == ["failed", *["sent"] * 3]
-    assert sorted(recording.done) == sorted(row.id for row in (refused, *others))
+def test_what_waits_for_something_else_than_its_rows_lets_the_others_pass(
+    shop: Caller, recording: Recording, folder: Path, somebody: psycopg.Connection[Any]
+) -> None:
+    first, *others = answered(shop, 101)
+    refused = suppressed_by(somebody, first)
+    fresh = answered(shop, 50)
+    recording.meanwhile = lambda: recording.put_once(fresh)
+    recording.record([*others[:40], refused, *others[40:]])
+    recording.meanwhile()
+    while set(statuses([*others, *fresh])) != {"sent"}:
+        assert len(recording.failures) <= 10
+        recording.recorder._record(recording.recorder._collect())
+    assert len(recording.failures) <= 10
+    assert not recording.waits
+    assert sorted(recording.done) == sorted(row.id for row in (*others, *fresh)), "its place is not given back"
+    assert refused.id in kept(folder, "results")
+    somebody.rollback()
+    recording.look()
+    assert statuses([refused]) == ["failed"]
     assert not list(folder.iterdir())
+
+
+def suppressing(row: Settlement) -> Settlement:
+    outcome = Outcome("recipient_refused", "21610", suppress=True)
+    return replace(row, outcome=outcome, decision=Decision((Status.FAILED,)))
+
+
+def test_while_something_is_passed_over_nothing_waits_for_the_whole_lock_timeout(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SESSION", f"{database.SESSION}; SET lock_timeout = '4s'")
+    first, second = (suppressing(row) for row in answered(shop, 2))
+    somebody.execute("LOCK TABLE suppression")
+    recording.recorder._passed_over = [recording._result(first)]
+    started = time.monotonic()
+    recording.record([second])
+    assert time.monotonic() - started < 2.5
+    somebody.rollback()
+    recording.look()
+    assert statuses([first, second]) == ["failed"] * 2
+
+
+def test_a_table_that_somebody_holds_is_not_asked_for_row_by_row(
+    shop: Caller, recording: Recording, folder: Path, somebody: psycopg.Connection[Any]
+) -> None:
+    rows = answered(shop, 40)
+    somebody.execute("LOCK TABLE event")
+    recording.record(rows)
+    assert len(recording.failures) <= 20
+    assert sorted(kept(folder, "results")) == sorted(row.id for row in rows)
+    recording.look()
+    assert len(recording.failures) <= 40
+    assert not recording.done
+    somebody.rollback()
+    recording.look()
+    assert statuses(rows) == ["sent"] * 40
+    assert not list(folder.iterdir())
+
+
+def test_many_that_wait_alone_let_the_others_pass_sooner_or_later(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them side by side than failures in a row are allowed."""
+    monkeypatch.setattr(writing_apart, "ALIKE", 4)
+    rows = answered(shop, 12)
+    refused, others = [suppressing(row) for row in rows[:4]], rows[4:]
+    somebody.execute("LOCK TABLE suppression")
+    recording.record([*refused, *others])
+    for _ in range(5):
+        recording.look()
+    assert statuses(others) == ["sent"] * 8
+    assert not set(recording.done) & {row.id for row in refused}
 
 
 def test_a_held_row_keeps_its_file_for_a_later_replay_and_nobody_elses(

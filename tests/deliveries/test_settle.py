@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -196,7 +197,7 @@ class Database:
         self.away = 0
         self.calls = 0
 
-    def settle(self, settlements: list[Settlement]) -> None:
+    def settle(self, _cursor: object, settlements: list[Settlement]) -> set[UUID]:
         self.calls += 1
         if self.away:
             self.away -= 1
@@ -204,15 +205,23 @@ class Database:
         if any(row.outcome.code == "unwritable" for row in settlements):
             raise psycopg.DataError("a row that no database takes")
         self.written += [row.outcome.code for row in settlements]
+        return {row.id for row in settlements}
 
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any) -> Database:
     settings.CHASKI_SPILL = str(tmp_path)
     standing_in = Database()
-    monkeypatch.setattr(Recorder, "_settle", lambda _self, settlements: standing_in.settle(settlements))
+    monkeypatch.setattr(recording, "settle", standing_in.settle)
     monkeypatch.setattr(recording, "log", _Silent())
     return standing_in
+
+
+@pytest.fixture
+def recorder(database: Database) -> Iterator[Recorder]:
+    made = Recorder(lambda: 0)
+    yield made
+    made._connection.close()
 
 
 class _Silent:
@@ -230,18 +239,19 @@ def _result(code: str) -> Result:
     return Result(row, lambda: None)
 
 
-def test_a_row_that_cannot_be_written_does_not_drag_its_neighbours(database: Database) -> None:
-    recorder = Recorder(lambda: 0)
+def test_a_row_that_cannot_be_written_does_not_drag_its_neighbours(recorder: Recorder, database: Database) -> None:
     recorder._write([_result("unwritable" if n == 37 else str(n)) for n in range(100)])
     assert sorted(database.written, key=int) == [str(n) for n in range(100) if n != 37]
     assert database.calls < 20, "bisected, not tried one by one"
 
 
-def test_results_wait_for_a_database_that_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_wait_for_a_database_that_is_away(
+    recorder: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(Recorder, "_wait", lambda _self, seconds: waits.append(seconds))
     database.away = 3
-    Recorder(lambda: 0)._write([_result("a"), _result("b")])
+    recorder._write([_result("a"), _result("b")])
     assert database.written == ["a", "b"]
     assert waits == sorted(waits)
     assert len(waits) == 3

@@ -25,6 +25,7 @@ from channels.base import ReceiptKind
 from chaski.vocabulary import Status
 from config.ports import any_free
 from deliveries import acts, diagnosis
+from deliveries.delivery import recorder as recording
 from deliveries.delivery import replay as replaying
 from deliveries.delivery import spill as spilling
 from deliveries.delivery.claim import Claimed
@@ -261,12 +262,13 @@ def test_a_database_that_answers_costs_no_file(folder: Path, monkeypatch: pytest
 def test_a_result_that_no_database_takes_is_set_aside_by_a_living_worker_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(_self: Recorder, rows: Sequence[Settlement]) -> None:
+    def settle(*_: object) -> None:
         raise psycopg.errors.NumericValueOutOfRange("value out of range")
 
-    monkeypatch.setattr(Recorder, "_settle", settle)
-    bad = row()
-    Recorder(lambda: 0)._record([Result(bad, lambda: None)])
+    monkeypatch.setattr(recording, "settle", settle)
+    bad, recorder = row(), Recorder(lambda: 0)
+    recorder._record([Result(bad, lambda: None)])
+    recorder._connection.close()
     (file,) = folder.iterdir()
     kept = json.loads(file.read_text())
     assert (of_line(kept["line"]).id, kept["reason"]) == (bad.id, "NumericValueOutOfRange 22003")
