@@ -59,7 +59,12 @@ def is_not_now(error: BaseException) -> bool:
     That is so before a migration, after the restore of an older schema, with a right that was taken away. For who keeps
     what cannot be written now: it may be taken once somebody has mended that. Who answers somebody asks ``is_away``.
     """
-    return is_away(error) or (getattr(_cause(error), "sqlstate", None) or "")[:2] in _UNLIKE_CLASSES
+    return is_away(error) or is_unlike(error)
+
+
+def is_unlike(error: BaseException) -> bool:
+    """Whether ``error`` blames what the database is to this code: a schema, a right, a plan, damage."""
+    return (getattr(_cause(error), "sqlstate", None) or "")[:2] in _UNLIKE_CLASSES
 
 
 def is_held_up(error: BaseException) -> bool:
@@ -71,8 +76,11 @@ def is_held_up(error: BaseException) -> bool:
 
 
 def may_come_of_one_row(error: BaseException) -> bool:
-    """Whether ``error`` may come of a single row where the others can be written at once: a lock was waited for in vain."""
-    return getattr(_cause(error), "sqlstate", None) == _LOCK_TIMEOUT
+    """Whether ``error`` may come of a single row where the others can be written at once, and one cannot tell from it.
+
+    A lock was waited for in vain; or only this row has a damaged value, or touches a table to which a right is missing.
+    """
+    return is_unlike(error) or getattr(_cause(error), "sqlstate", None) == _LOCK_TIMEOUT
 
 
 def _cause(error: BaseException) -> BaseException:

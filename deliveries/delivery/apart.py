@@ -61,3 +61,8 @@ def apart(write: Callable[[Sequence[T]], None], pieces: Sequence[Sequence[T]]) -
             failures = 0
     found.waiting = [row for rows in reversed(left) for row in rows] + alone
     return found
+
+
+def reason(error: psycopg.Error) -> str:
+    """Why a row was refused, without what it holds."""
+    return f"{type(error).__name__} {error.sqlstate or ''}".strip()

@@ -20,14 +20,14 @@ import structlog
 from django.conf import settings
 
 from deliveries.conf import limits, timings
-from deliveries.delivery.apart import apart
+from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.held import be_impatient, free
 from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import Spill
-from deliveries.sql import Cursor, is_away, is_held_up, is_not_now
+from deliveries.sql import Cursor, is_away, is_held_up, is_unlike
 
 log = structlog.get_logger(__name__)
 #: Ids in one line of the log; the attempts of all of them keep the fact.
@@ -56,7 +56,8 @@ class Recorder:
         #: Those of which somebody holds a row; bounded in the same way.
         self._passed_over: list[Result] = []
         self._looked_at = float("-inf")
-        #: Errors of a database that is not what this code expects, each said once until something is written again.
+        self._look_seconds = timings().held_seconds
+        #: Errors of a database that is not what this code expects, each said once until nothing waits any more.
         self._said: set[str | None] = set()
         self._in_flight = in_flight
         self._connection = EngineConnection()
@@ -107,8 +108,9 @@ class Recorder:
         for result in batch:
             if id(result) not in kept:
                 result.done()
-        if not kept:
+        if batch and not kept:
             self._spill.clear()
+            self._said.clear()
 
     def _collect(self) -> list[Result]:
         if self._held:
@@ -138,7 +140,6 @@ class Recorder:
         while batch:
             try:
                 self._settle([result.settlement for result in batch])
-                self._said.clear()
                 crash_point("after_record")
                 return
             except psycopg.Error as error:
@@ -152,30 +153,37 @@ class Recorder:
 
     def _rest(self, batch: Sequence[Result], error: psycopg.Error) -> Sequence[Result]:
         """What of ``batch`` waits for the database, once ``error`` came of it; of the rest each is written or cared for."""
-        if is_not_now(error) and not is_held_up(error):
+        if is_away(error) and not is_held_up(error):
             self._say(error, len(batch) + len(self._held))
             return batch
         before = len(self._passed_over)
         away, left = self._write_apart(batch)
         if away is not None:
             self._say(away, len(left) + len(self._held))
-            return left
-        if len(self._passed_over) > before:
+        elif len(self._passed_over) > before and not is_unlike(error):
             waiting = [result.settlement for result in self._passed_over]
             log.warning("results_wait_for_held_rows", results=len(waiting), message_ids=_ids(waiting))
-        return []
+        return left
 
     def _write_apart(self, batch: Sequence[Result]) -> tuple[psycopg.Error | None, Sequence[Result]]:
-        """Write those of ``batch`` that can be written without waiting, and pass over what somebody holds.
+        """Write those of ``batch`` that can be written now, without waiting, and pass the others over.
 
         An error and what is not written for it, where the database is away.
         """
-        found = apart(self._write_free, [batch])
+        found, slower = apart(self._write_free, [batch]), min(self._look_seconds * 2, timings().record_retry_seconds)
         for result, error in found.refused:
-            self._refuse(result.settlement, error)
-        if found.away is None:
-            self._passed_over += found.waiting
-        return found.away, found.waiting if found.away else []
+            # The lease will end and the sweep will decide: the message stays visible.
+            log.error("result_not_writable", message_id=str(result.settlement.id), reason=reason(error))
+            self._spill.reject(result.settlement, reason(error))
+        if found.away is not None:
+            return found.away, found.waiting
+        self._passed_over += found.waiting
+        self._look_seconds = timings().held_seconds
+        if found.stuck is not None and is_unlike(found.stuck):
+            self._say(found.stuck, len(found.waiting))
+            if not found.written:  # people must mend that, and each failure costs a connection
+                self._look_seconds = slower
+        return None, []
 
     def _write_free(self, batch: Sequence[Result]) -> None:
         with self._connection.transaction() as cursor:
@@ -199,7 +207,7 @@ class Recorder:
 
     def _look_again(self) -> None:
         """Write what was passed over, once nobody holds it any more."""
-        if not self._passed_over or time.monotonic() - self._looked_at < timings().held_seconds:
+        if not self._passed_over or time.monotonic() - self._looked_at < self._look_seconds:
             return
         batch, self._passed_over = self._passed_over, []
         self._guarded(self._pass_over, batch)
@@ -216,8 +224,8 @@ class Recorder:
             log.warning("results_wait_for_the_database", results=results, error=kind, sqlstate=state)
         elif state not in self._said:
             self._said.add(state)
-            reason = error.diag.message_primary
-            log.error("results_wait_for_another_schema", results=results, error=kind, sqlstate=state, reason=reason)
+            said = error.diag.message_primary
+            log.error("results_wait_for_another_schema", results=results, error=kind, sqlstate=state, reason=said)
 
     def _wait(self, seconds: float) -> None:
         """Let time pass. What comes meanwhile is kept as safely as what came before."""
@@ -226,12 +234,6 @@ class Recorder:
             if arrived := self._arrived(left):
                 self._held.extend(arrived)
                 self._spill.keep(result.settlement for result in arrived)
-
-    def _refuse(self, settlement: Settlement, error: psycopg.Error) -> None:
-        # The lease will end and the sweep will decide: the message stays visible.
-        reason = f"{type(error).__name__} {error.sqlstate or ''}".strip()
-        log.error("result_not_writable", message_id=str(settlement.id), reason=reason)
-        self._spill.reject(settlement, reason)
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         crash_point("before_record")

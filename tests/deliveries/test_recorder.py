@@ -19,9 +19,10 @@ import structlog
 from django.db import connection, transaction
 
 from chaski.vocabulary import Status
-from deliveries.conf import timings
+from deliveries.conf import limits, timings
 from deliveries.delivery import apart as writing_apart
 from deliveries.delivery import database, recorder
+from deliveries.delivery import replay as replaying
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.lines import of_line
 from deliveries.delivery.recorder import Recorder, Result
@@ -380,26 +381,34 @@ def test_a_held_row_keeps_its_file_for_a_later_replay_and_nobody_elses(
     assert not list(folder.iterdir())
 
 
+def test_an_orphan_waits_for_no_row_that_somebody_holds(
+    shop: Caller, folder: Path, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deliveries.delivery.replay.limits", lambda: replace(limits(), record_rows=1))
+    rows = answered(shop, 3)
+    left_behind(folder, rows)
+    somebody.execute("SELECT 1 FROM message FOR UPDATE")
+    tried: list[int] = []
+    monkeypatch.setattr(replaying, "settle", lambda cursor, some: tried.append(len(some)) or settle(cursor, some))
+    failures = replayed(folder)
+    assert failures == []
+    assert set(tried) <= {0}
+    assert sorted(kept(folder, "results")) == sorted(row.id for row in rows)
+
+
 # -- a database that is not what this code expects
 
 
 @contextmanager
-def renamed() -> Iterator[Callable[[], None]]:
-    """As before a migration, or after the restore of an older schema; until the block ends, or what it gives is called."""
-    done: list[bool] = []
-
-    def back() -> None:
-        if not done:
-            done.append(True)
-            with connection.cursor() as cursor:
-                cursor.execute("ALTER TABLE inquiry_of_another_time RENAME TO inquiry")
-
+def renamed() -> Iterator[None]:
+    """As before a migration, or after the restore of an older schema."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE inquiry RENAME TO inquiry_of_another_time")
     try:
-        yield back
+        yield
     finally:
-        back()
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE inquiry_of_another_time RENAME TO inquiry")
 
 
 @pytest.mark.parametrize("state", ["42P01", "42703", "42501", "42883", "0A000", "XX000", "3F000"])
@@ -407,39 +416,118 @@ def test_errors_that_blame_the_schema_wait_for_another_one(
     shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     rows = answered(shop, 3)
-    real = recording.recorder._settle
     pids: list[int] = []
 
-    def refuse(some: list[Settlement]) -> None:
-        with recording.recorder._connection.transaction() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            pids.append(cursor.fetchone()[0])
-            if len(recording.waits) < 3:
-                cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{state}'; END $$")
-        real(some)
+    def refuse(cursor: Any, some: list[Settlement]) -> set[UUID]:
+        cursor.execute("SELECT pg_backend_pid()")
+        pids.append(cursor.fetchone()[0])
+        if looks < 3:
+            refuses(cursor, state)
+        return settle(cursor, some)
 
-    monkeypatch.setattr(recording.recorder, "_settle", refuse)
+    monkeypatch.setattr(recorder, "settle", refuse)
+    looks = 0
     with structlog.testing.capture_logs() as logs:
         recording.record(rows)
+        for looks in range(1, 4):  # noqa: B007
+            recording.look()
     assert statuses(rows) == ["sent"] * 3
-    assert len(recording.waits) == 3
-    assert len(set(pids)) == 4, "a new connection may see another schema"
+    assert len(set(pids)) == len(pids), "a new connection may see another schema"
     assert not list(folder.iterdir()), "nothing was rejected"
     said = [log for log in logs if log["event"] == "results_wait_for_another_schema"]
     assert [log["sqlstate"] for log in said] == [state], "once"
 
 
+def refuses(cursor: Any, state: str) -> None:
+    """Let the server itself refuse with ``state``."""
+    cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{state}'; END $$")
+
+
+def refuse_for(monkeypatch: pytest.MonkeyPatch, module: object, state: str, ids: set[UUID]) -> None:
+    """Let ``module`` settle nothing together with one of ``ids``."""
+
+    def some(cursor: Any, rows: list[Settlement]) -> set[UUID]:
+        if ids & {row.id for row in rows}:
+            refuses(cursor, state)
+        return settle(cursor, rows)
+
+    monkeypatch.setattr(module, "settle", some)
+
+
+STATES = ["42P01", "42703", "42501", "42883", "0A000", "XX001", "3F000", "26000"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_such_an_error_that_comes_of_one_row_keeps_that_one_alone_waiting(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """A right that is missing on a table which only some results touch, say, or a damaged value."""
+    rows = answered(shop, 20)
+    refuse_for(monkeypatch, recorder, state, bad := {rows[7].id})
+    others = [row for row in rows if row.id not in bad]
+    with structlog.testing.capture_logs() as logs:
+        recording.record(rows)
+        recording.look()
+        fresh = answered(shop, 3)
+        recording.record(fresh)
+        recording.look()
+    assert statuses([*others, *fresh]) == ["sent"] * 22
+    assert not bad & set(recording.done)
+    assert bad <= set(kept(folder, "results"))
+    assert not list(folder.glob("*.rejected"))
+    said = [log for log in logs if log["log_level"] == "error"]
+    assert [(log["event"], log["sqlstate"]) for log in said] == [("results_wait_for_another_schema", state)], "once"
+    monkeypatch.setattr(recorder, "settle", settle)
+    recording.look()
+    assert statuses(rows) == ["sent"] * 20
+    assert not list(folder.iterdir())
+
+
+def test_another_schema_is_not_asked_row_by_row_and_ever_less_often(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = answered(shop, 40)
+    refuse_for(monkeypatch, recorder, "42P01", {row.id for row in rows})
+    recording.record(rows)
+    assert len(recording.failures) <= 20
+    for _ in range(12):
+        recording.look()
+    assert recording.recorder._look_seconds == timings().record_retry_seconds
+    assert not recording.done
+    monkeypatch.setattr(recorder, "settle", settle)
+    recording.look()
+    assert statuses(rows) == ["sent"] * 40
+    assert recording.recorder._look_seconds == timings().held_seconds
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_orphans_row_that_alone_fails_so_keeps_neither_its_file_nor_the_next_waiting(
+    shop: Caller, folder: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr("deliveries.delivery.replay.limits", lambda: replace(limits(), record_rows=3))
+    rows = answered(shop, 12)
+    bad = {rows[0].id, rows[7].id}
+    left_behind(folder, rows[:1])
+    left_behind(folder, rows[1:])
+    with monkeypatch.context() as patched:
+        refuse_for(patched, replaying, state, bad)
+        replayed(folder)
+    assert statuses([row for row in rows if row.id not in bad]) == ["sent"] * 10
+    assert bad <= set(kept(folder, "results"))
+    assert not list(folder.glob("*.rejected"))
+    replayed(folder)
+    assert statuses(rows) == ["sent"] * 12
+    assert not list(folder.iterdir())
+
+
 def test_a_table_that_is_missing_costs_no_result(shop: Caller, folder: Path, recording: Recording) -> None:
     rows = answered(shop, 3)
-    with renamed() as back:
-
-        def mended() -> None:
-            if len(recording.waits) == 2:
-                assert sorted(kept(folder, "results")) == sorted(row.id for row in rows)
-                back()
-
-        recording.meanwhile = mended
+    with renamed():
         recording.record(rows)
+        recording.look()
+        assert sorted(kept(folder, "results")) == sorted(row.id for row in rows)
+    recording.look()
     assert statuses(rows) == ["sent"] * 3
     assert not list(folder.iterdir())
 
@@ -495,6 +583,26 @@ def test_a_commit_that_fails_sets_nothing_aside_twice(
     recording.record([forgotten])
     assert len(recording.waits) == 1
     assert kept(folder, "rejected") == [lost.id]
+
+
+def replayed(folder: Path) -> list[psycopg.Error]:
+    """Settle all orphans, as a recorder does; the errors of the statements."""
+    opened, failures = EngineConnection(), list[psycopg.Error]()
+    real = opened.transaction
+
+    @contextmanager
+    def noted() -> Iterator[Any]:
+        try:
+            with real() as cursor:
+                yield cursor
+        except psycopg.Error as error:
+            failures.append(error)
+            raise
+
+    opened.transaction = noted  # type: ignore[method-assign]
+    Replay(folder, opened).run()
+    opened.close()
+    return failures
 
 
 def left_behind(folder: Path, rows: list[Settlement]) -> None:
