@@ -64,7 +64,7 @@ class Recorder:
         folder = Path(settings.CHASKI_SPILL)
         self._spill = Spill(folder)
         self._replay = Replay(folder, self._connection)
-        self._replayed_at = float("-inf")
+        self._replay_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name="chaski-recorder", daemon=True)
 
     def start(self) -> None:
@@ -115,7 +115,8 @@ class Recorder:
     def _collect(self) -> list[Result]:
         if self._held:
             return [self._held.popleft() for _ in range(min(len(self._held), limits().record_rows))]
-        return self._arrived(timings().held_seconds if self._passed_over else timings().replay_seconds)
+        until_replay = max(0.0, self._replay_at - time.monotonic())
+        return self._arrived(min(until_replay, timings().held_seconds) if self._passed_over else until_replay)
 
     def _arrived(self, seconds: float) -> list[Result]:
         """The next results, as many as come together; none when none came in ``seconds``."""
@@ -263,14 +264,15 @@ class Recorder:
             log.error("results_of_unknown_attempts", results=len(lost), message_ids=_ids(lost))
 
     def _settle_orphans(self) -> None:
-        if self._held or time.monotonic() - self._replayed_at < timings().replay_seconds:
+        """Settle one of them, so that fresh results come between; all of them in a row of such rounds every so often."""
+        if self._held or time.monotonic() < self._replay_at:
             return
-        self._replayed_at = time.monotonic()
         try:
             # Open before it is needed: a database that takes no more connections still records on this one.
             with self._connection.transaction() as cursor:
                 cursor.execute("SELECT 1")
-            self._replay.run()
+            if self._replay.step() is not None:
+                return  # the next one after what has come meanwhile
         except psycopg.Error as error:
             if is_away(error):
                 log.warning("recorder_waits_for_the_database", error=type(error).__name__)
@@ -278,3 +280,4 @@ class Recorder:
                 self._say(error, 0)
         except Exception:  # as above
             log.exception("spill_not_settled")
+        self._replay_at = time.monotonic() + timings().replay_seconds

@@ -40,11 +40,19 @@ class Replay:
         self._folder = folder
         self._connection = connection
         self._complained: set[str] = set()
+        self._round: list[Path] | None = None
 
-    def run(self) -> int:
-        """Settle every orphan; how many lines. Raises ``psycopg.Error`` when the database takes nothing now:
-        all stays as it is."""
-        return sum(self._one(file) for file in sorted(self._folder.glob(f"*{RESULTS}")))
+    def step(self) -> int | None:
+        """Settle the next orphan; how many lines. None after the last of them: then a new round begins.
+
+        Raises ``psycopg.Error`` when the database takes nothing of it now: it stays as it is, and the next one comes next.
+        """
+        if self._round is None:
+            self._round = sorted(self._folder.glob(f"*{RESULTS}"), reverse=True)
+        if not self._round:
+            self._round = None
+            return None
+        return self._one(self._round.pop())
 
     def _one(self, file: Path) -> int:
         try:

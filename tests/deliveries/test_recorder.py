@@ -173,6 +173,7 @@ def test_a_row_that_waits_is_looked_at_again_soon_and_not_without_pause(
     recording.record(rows)
     looks: list[int] = []
     waits: list[float] = []
+    recording.recorder._replay_at = float("inf")
 
     def pass_over(batch: list[Result]) -> None:
         looks.append(len(batch))
@@ -371,11 +372,11 @@ def test_a_held_row_keeps_its_file_for_a_later_replay_and_nobody_elses(
     left_behind(folder, [beside])
     opened = EngineConnection()
     somebody.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [held.id])
-    Replay(folder, opened).run()
+    steps_of(Replay(folder, opened))
     assert statuses([*others, beside]) == ["sent"] * 4
     assert held.id in kept(folder, "results")
     somebody.rollback()
-    Replay(folder, opened).run()
+    steps_of(Replay(folder, opened))
     opened.close()
     assert steps.message(held.id).status == "sent"
     assert not list(folder.iterdir())
@@ -394,6 +395,22 @@ def test_an_orphan_waits_for_no_row_that_somebody_holds(
     assert failures == []
     assert set(tried) <= {0}
     assert sorted(kept(folder, "results")) == sorted(row.id for row in rows)
+
+
+def test_fresh_results_come_between_two_orphans(
+    shop: Caller, folder: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = answered(shop, 2)
+    for row in rows:
+        left_behind(folder, [row])
+    waits: list[float] = []
+    monkeypatch.setattr(recording.recorder, "_arrived", lambda seconds: waits.append(seconds) or [])
+    for settled in (1, 2, 2):
+        recording.recorder._settle_orphans()
+        assert statuses(rows).count("sent") == settled
+        recording.recorder._collect()
+    assert waits[:2] == [0.0, 0.0], "while there may be more, it does not wait for results"
+    assert 0 < waits[2] <= timings().replay_seconds
 
 
 # -- a database that is not what this code expects
@@ -537,9 +554,9 @@ def test_an_orphan_waits_for_another_schema_too(shop: Caller, folder: Path) -> N
     left_behind(folder, rows)
     opened = EngineConnection()
     with renamed(), pytest.raises(psycopg.errors.UndefinedTable):
-        Replay(folder, opened).run()
+        steps_of(Replay(folder, opened))
     assert len(kept(folder, "results")) == 3
-    Replay(folder, opened).run()
+    steps_of(Replay(folder, opened))
     opened.close()
     assert statuses(rows) == ["sent"] * 3
     assert not list(folder.iterdir())
@@ -600,9 +617,15 @@ def replayed(folder: Path) -> list[psycopg.Error]:
             raise
 
     opened.transaction = noted  # type: ignore[method-assign]
-    Replay(folder, opened).run()
+    steps_of(Replay(folder, opened))
     opened.close()
     return failures
+
+
+def steps_of(replay: Replay) -> None:
+    """One round of it."""
+    while replay.step() is not None:
+        pass
 
 
 def left_behind(folder: Path, rows: list[Settlement]) -> None:
