@@ -1,6 +1,7 @@
-"""Rows that somebody else holds by a lock: which results can be settled without waiting for anybody. Used by recorder and replay.
+"""Rows that somebody else holds by a lock: which results can be settled without waiting for anybody, and the leases of
+those that cannot. Used by recorder and replay.
 
-They find out only after a statement waited in vain, so what nobody holds costs nothing.
+The recorder finds out only after a statement waited in vain, so what nobody holds costs nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from collections.abc import Sequence
 
 import psycopg
 
+from channels.registry import providers
 from deliveries.conf import timings
+from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.settle import Settlement
 from deliveries.sql import Cursor, as_json, is_held_up
 
@@ -39,6 +42,19 @@ WHERE (EXISTS (SELECT 1 FROM place WHERE message_id = r.id) OR NOT EXISTS (
         SELECT 1 FROM attempt a WHERE a.message_id = r.id AND a.token = r.token AND a.message_id = ANY(%(ids)s::uuid[])))
     AND (r.account_id IS NULL OR EXISTS (SELECT 1 FROM stopped WHERE stopped.id = r.account_id) OR NOT EXISTS (
         SELECT 1 FROM account WHERE account.id = r.account_id))
+"""
+
+#: Not at every look: each would be a new version of the row. A channel that this release does not know keeps what it has.
+PROLONG = """
+WITH ours AS MATERIALIZED (
+    SELECT p.message_id, p.channel FROM pending p
+    JOIN unnest(%(ids)s::uuid[], %(tokens)s::uuid[]) AS r(id, token) ON r.id = p.message_id AND r.token = p.lease_token
+    WHERE p.message_id = ANY(%(ids)s::uuid[]) ORDER BY p.message_id FOR UPDATE OF p SKIP LOCKED
+)
+UPDATE pending p SET lease_until = chaski_now() + make_interval(secs => l.seconds)
+FROM ours JOIN unnest(%(channels)s::text[], %(seconds)s::float8[]) AS l(channel, seconds) ON l.channel = ours.channel
+WHERE p.message_id = ours.message_id AND p.message_id = ANY(%(ids)s::uuid[])
+    AND p.lease_until < chaski_now() + make_interval(secs => l.seconds / 2)
 """
 
 
@@ -75,3 +91,21 @@ def free(cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settlement]:
         raise
     found = {row[0] for row in cursor.fetchall()}
     return [row for row in settlements if row.id in found]
+
+
+def prolong(cursor: Cursor, settlements: Sequence[Settlement]) -> None:
+    """Give the leases of ``settlements`` that are still theirs their whole time once more, where less than half of it is left.
+
+    For a worker that is alive and knows what became of them: the sweep would judge that it vanished, and may be the first
+    to see that a row is free. Waits for no row: a place in the queue that somebody holds is left out.
+    """
+    be_impatient(cursor)
+    channels = sorted({channel for channel, _ in providers()})
+    ours = sorted((row.id, row.token) for row in settlements)
+    parameters = {
+        "ids": [row_id for row_id, _ in ours],
+        "tokens": [token for _, token in ours],
+        "channels": channels,
+        "seconds": [lease_seconds(channel) for channel in channels],
+    }
+    cursor.execute(PROLONG, parameters)

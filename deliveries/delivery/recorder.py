@@ -23,11 +23,11 @@ from deliveries.conf import limits, timings
 from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.held import be_impatient, free
+from deliveries.delivery.held import be_impatient, free, prolong
 from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import Spill
-from deliveries.sql import Cursor, is_away, is_held_up, is_unlike
+from deliveries.sql import Cursor, is_away, is_held_up, is_not_now, is_unlike
 
 log = structlog.get_logger(__name__)
 #: Ids in one line of the log; the attempts of all of them keep the fact.
@@ -212,11 +212,25 @@ class Recorder:
             return
         batch, self._passed_over = self._passed_over, []
         self._guarded(self._pass_over, batch)
+        self._prolong([result.settlement for result in self._passed_over])
         self._looked_at = time.monotonic()
 
     def _pass_over(self, batch: Sequence[Result]) -> None:
         _, left = self._write_apart(batch)
         self._passed_over += left
+
+    def _prolong(self, settlements: Sequence[Settlement]) -> None:
+        """Let the sweep not be quicker than the next look, once somebody lets go."""
+        if not settlements:
+            return
+        try:
+            with self._connection.transaction() as cursor:
+                prolong(cursor, settlements)
+        except (
+            psycopg.Error
+        ) as error:  # the next look tries again, long before they end; an outage prolongs them by itself
+            if not is_not_now(error):
+                log.error("leases_not_prolonged", leases=len(settlements), error=type(error).__name__)
 
     def _say(self, error: psycopg.Error, results: int) -> None:
         """Tell people what results wait for: an outage each time, what somebody must mend once."""

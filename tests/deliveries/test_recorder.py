@@ -29,7 +29,7 @@ from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.replay import Replay
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import Spill
-from deliveries.models import Account
+from deliveries.models import Account, Pending
 from deliveries.retry import Decision, Outcome
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
@@ -277,6 +277,45 @@ def test_a_database_that_is_slow_for_many_rows_is_given_fewer(
     recording.drain()
     assert statuses(rows) == ["sent"] * 16
     assert sorted(recording.done) == sorted(row.id for row in rows)
+
+
+def test_a_lock_that_outlives_the_lease_sends_nothing_twice(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any]
+) -> None:
+    (held,) = rows = answered(shop, 1)
+    somebody.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [held.id])
+    recording.record(rows)
+    Pending.objects.update(lease_until=steps.now() - timedelta(seconds=1))
+    recording.look()
+    somebody.rollback()
+    assert steps.swept() == 0, "its worker is alive and knows what became of it"
+    recording.look()
+    assert statuses(rows) == ["sent"]
+    assert steps.message(held.id).in_doubt_count == 0
+
+
+def test_a_lease_that_is_another_workers_by_now_is_left_alone(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any]
+) -> None:
+    (row,) = answered(shop, 1)
+    somebody.execute("SELECT 1 FROM attempt WHERE message_id = %s FOR UPDATE", [row.id])
+    ended = steps.now() - timedelta(seconds=1)
+    Pending.objects.update(lease_until=ended, lease_token=uuid4())
+    recording.record([row])
+    recording.look()
+    assert not recording.done
+    assert steps.pending(row.id).lease_until == ended  # type: ignore[union-attr]
+
+
+def test_who_holds_a_place_in_the_queue_is_not_waited_for_to_prolong_others(
+    shop: Caller, recording: Recording, somebody: psycopg.Connection[Any]
+) -> None:
+    first, second = rows = answered(shop, 2)
+    somebody.execute("SELECT 1 FROM pending WHERE message_id = %s FOR UPDATE", [first.id])
+    somebody.execute("SELECT 1 FROM message WHERE id = %s FOR UPDATE", [second.id])
+    recording.record(rows)
+    recording.look()
+    assert recording.failures[1:] == [], "after the first, which found out"
 
 
 def suppressed_by(somebody: psycopg.Connection[Any], row: Settlement) -> Settlement:
