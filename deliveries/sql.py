@@ -25,7 +25,7 @@ _AWAY_CLASSES = ("08", "53", "57", "58")
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "40001", "40003", "40P01", "55P03"})
 _LOCK_TIMEOUT = "55P03"
 #: Of these, what rows that somebody else holds lead to: lock and statement timeout, deadlock.
-_HELD_UP_STATES = frozenset({_LOCK_TIMEOUT, "57014", "40P01"})
+_LOCK_WAIT_STATES = frozenset({_LOCK_TIMEOUT, "57014", "40P01"})
 #: Classes that blame what the database is to this code: features and plans, catalogues and schemas that are not there, prepared
 #: statements that went with a session, names and rights, internal errors.
 _UNLIKE_CLASSES = ("0A", "26", "3D", "3F", "42", "XX")
@@ -67,12 +67,12 @@ def is_unlike(error: BaseException) -> bool:
     return (getattr(_cause(error), "sqlstate", None) or "")[:2] in _UNLIKE_CLASSES
 
 
-def is_held_up(error: BaseException) -> bool:
+def is_lock_wait(error: BaseException) -> bool:
     """Whether ``error`` may come of single rows that somebody holds: then others can be written meanwhile.
 
     A narrower question than ``is_away``, which is true of all of these: the whole server may be as slow.
     """
-    return getattr(_cause(error), "sqlstate", None) in _HELD_UP_STATES
+    return getattr(_cause(error), "sqlstate", None) in _LOCK_WAIT_STATES
 
 
 def may_come_of_one_row(error: BaseException) -> bool:

@@ -23,11 +23,11 @@ from deliveries.conf import limits, timings
 from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.held import be_impatient, free, prolong
+from deliveries.delivery.locked import be_impatient, free, prolong
 from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import Spill
-from deliveries.sql import Cursor, is_away, is_held_up, is_not_now, is_unlike
+from deliveries.sql import Cursor, is_away, is_lock_wait, is_not_now, is_unlike
 
 log = structlog.get_logger(__name__)
 #: Ids in one line of the log; the attempts of all of them keep the fact.
@@ -52,11 +52,11 @@ class Recorder:
     def __init__(self, in_flight: Callable[[], int]) -> None:
         self._queue: queue.SimpleQueue[Result] = queue.SimpleQueue()
         #: What came while the database was away; bounded by the windows, whose places are given back by ``done`` only.
-        self._held: deque[Result] = deque()
+        self._waiting: deque[Result] = deque()
         #: Those of which somebody holds a row; bounded in the same way.
         self._passed_over: list[Result] = []
         self._looked_at = float("-inf")
-        self._look_seconds = timings().held_seconds
+        self._look_seconds = timings().locked_seconds
         #: Errors of a database that is not what this code expects, each said once until nothing waits any more.
         self._said: set[str | None] = set()
         self._in_flight = in_flight
@@ -93,7 +93,7 @@ class Recorder:
         """``write`` the first result of each message; a second one, of a later attempt, comes after it."""
         firsts = list({result.settlement.id: result for result in reversed(batch)}.values())[::-1]
         if len(firsts) < len(batch):
-            self._held.extend(result for result in batch if result not in firsts)
+            self._waiting.extend(result for result in batch if result not in firsts)
         try:
             write(firsts)
         except Exception as error:  # this thread is the process's only one that records: it must not end
@@ -104,7 +104,7 @@ class Recorder:
 
     def _done(self, batch: Sequence[Result]) -> None:
         """Tell of those of ``batch`` that need no more care here."""
-        kept = {id(result) for result in (*self._held, *self._passed_over)}
+        kept = {id(result) for result in (*self._waiting, *self._passed_over)}
         for result in batch:
             if id(result) not in kept:
                 result.done()
@@ -113,10 +113,10 @@ class Recorder:
             self._said.clear()
 
     def _collect(self) -> list[Result]:
-        if self._held:
-            return [self._held.popleft() for _ in range(min(len(self._held), limits().record_rows))]
+        if self._waiting:
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), limits().record_rows))]
         until_replay = max(0.0, self._replay_at - time.monotonic())
-        return self._arrived(min(until_replay, timings().held_seconds) if self._passed_over else until_replay)
+        return self._arrived(min(until_replay, timings().locked_seconds) if self._passed_over else until_replay)
 
     def _arrived(self, seconds: float) -> list[Result]:
         """The next results, as many as come together; none when none came in ``seconds``."""
@@ -150,20 +150,20 @@ class Recorder:
                     return
                 self._wait(wait)
                 wait = min(wait * 2, timings().record_retry_seconds)
-                batch = self._fewer(rest) if is_held_up(error) else rest
+                batch = self._fewer(rest) if is_lock_wait(error) else rest
 
     def _rest(self, batch: Sequence[Result], error: psycopg.Error) -> Sequence[Result]:
         """What of ``batch`` waits for the database, once ``error`` came of it; of the rest each is written or cared for."""
-        if is_away(error) and not is_held_up(error):
-            self._say(error, len(batch) + len(self._held))
+        if is_away(error) and not is_lock_wait(error):
+            self._say(error, len(batch) + len(self._waiting))
             return batch
         before = len(self._passed_over)
         away, left = self._write_apart(batch)
         if away is not None:
-            self._say(away, len(left) + len(self._held))
+            self._say(away, len(left) + len(self._waiting))
         elif len(self._passed_over) > before and not is_unlike(error):
             waiting = [result.settlement for result in self._passed_over]
-            log.warning("results_wait_for_held_rows", results=len(waiting), message_ids=_ids(waiting))
+            log.warning("results_wait_for_locked_rows", results=len(waiting), message_ids=_ids(waiting))
         return left
 
     def _write_apart(self, batch: Sequence[Result]) -> tuple[psycopg.Error | None, Sequence[Result]]:
@@ -179,7 +179,7 @@ class Recorder:
         if found.away is not None:
             return found.away, found.waiting
         self._passed_over += found.waiting
-        self._look_seconds = timings().held_seconds
+        self._look_seconds = timings().locked_seconds
         if found.stuck is not None and is_unlike(found.stuck):
             self._say(found.stuck, len(found.waiting))
             if not found.written:  # people must mend that, and each failure costs a connection
@@ -199,11 +199,11 @@ class Recorder:
 
         A database that is only slow gets through with less, and one that takes nothing is not asked more often for that.
         """
-        if len(batch) == 1 and self._held:
-            self._held.append(batch[0])
+        if len(batch) == 1 and self._waiting:
+            self._waiting.append(batch[0])
             return []
         middle = (len(batch) + 1) // 2
-        self._held.extendleft(reversed(batch[middle:]))
+        self._waiting.extendleft(reversed(batch[middle:]))
         return batch[:middle]
 
     def _look_again(self) -> None:
@@ -247,7 +247,7 @@ class Recorder:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if arrived := self._arrived(left):
-                self._held.extend(arrived)
+                self._waiting.extend(arrived)
                 self._spill.keep(result.settlement for result in arrived)
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
@@ -279,7 +279,7 @@ class Recorder:
 
     def _settle_orphans(self) -> None:
         """Settle one of them, so that fresh results come between; all of them in a row of such rounds every so often."""
-        if self._held or time.monotonic() < self._replay_at:
+        if self._waiting or time.monotonic() < self._replay_at:
             return
         try:
             # Open before it is needed: a database that takes no more connections still records on this one.

@@ -19,8 +19,8 @@ from deliveries.conf import limits
 from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.held import free
 from deliveries.delivery.lines import VERSION, Unreadable, of_line, to_line, version_of
+from deliveries.delivery.locked import free
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import REJECTED, RESULTS, TORN, append_safely, fsync_folder, set_aside, taken
 from deliveries.sql import Cursor
@@ -76,7 +76,7 @@ class Replay:
         found.left += len(done.waiting)
         if found.left:
             # The next run settles them; those that are settled already change nothing once more.
-            log.warning("spill_waits_for_held_rows", file=file.name, results=found.left)
+            log.warning("spill_waits_for_locked_rows", file=file.name, results=found.left)
             return found.known
         keep_aside(file, found)
         crash_point("after_replay")

@@ -107,7 +107,7 @@ class Recording:
 
     def drain(self) -> None:
         """Record what is held back, until there is none."""
-        while self.recorder._held:
+        while self.recorder._waiting:
             self.recorder._record(self.recorder._collect())
 
 
@@ -185,7 +185,7 @@ def test_a_row_that_waits_is_looked_at_again_soon_and_not_without_pause(
         assert recording.recorder._collect() == []
         recording.recorder._look_again()
     assert looks == [1]
-    assert waits == [timings().held_seconds] * 3
+    assert waits == [timings().locked_seconds] * 3
 
 
 def test_two_results_of_one_message_are_written_one_after_the_other(
@@ -553,7 +553,7 @@ def test_another_schema_is_not_asked_row_by_row_and_ever_less_often(
     monkeypatch.setattr(recorder, "settle", settle)
     recording.look()
     assert statuses(rows) == ["sent"] * 40
-    assert recording.recorder._look_seconds == timings().held_seconds
+    assert recording.recorder._look_seconds == timings().locked_seconds
     assert not list(folder.iterdir())
 
 

@@ -14,7 +14,7 @@ from channels.registry import providers
 from deliveries.conf import timings
 from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.settle import Settlement
-from deliveries.sql import Cursor, as_json, is_held_up
+from deliveries.sql import Cursor, as_json, is_lock_wait
 
 #: For the caller's transaction alone.
 PATIENCE = "SELECT set_config('lock_timeout', %s, true)"
@@ -59,7 +59,7 @@ WHERE p.message_id = ours.message_id AND p.message_id = ANY(%(ids)s::uuid[])
 
 
 class NoneFree(psycopg.OperationalError):
-    """Not even what nobody holds can be looked for: the database as a whole is slow or held, which is an outage."""
+    """Not even what nobody holds can be looked for: the database as a whole is slow or locked, which is an outage."""
 
 
 def be_impatient(cursor: Cursor) -> None:
@@ -86,7 +86,7 @@ def free(cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settlement]:
     try:
         cursor.execute(FREE, parameters)
     except psycopg.Error as error:
-        if is_held_up(error):
+        if is_lock_wait(error):
             raise NoneFree(str(error)) from error
         raise
     found = {row[0] for row in cursor.fetchall()}
