@@ -28,7 +28,9 @@ class Timings:
     #: The longest wait between two tries to record while the database is away.
     record_retry_seconds: float = 5.0
     #: Between two looks whether results can be recorded whose rows somebody holds.
-    held_seconds: float = 1.0
+    locked_seconds: float = 1.0
+    #: For how long who passes over what somebody holds waits for any lock: there should be none left. The same at every scale.
+    lock_seconds: float = 0.1
     bell_slot_seconds: float = 15.0
     replay_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
@@ -86,7 +88,7 @@ def timings() -> Timings:
         bell_slot_seconds=15.0 * scale,
         replay_seconds=15.0 * scale,
         record_retry_seconds=5.0 * scale,
-        held_seconds=1.0 * scale,
+        locked_seconds=1.0 * scale,
         ask_seconds=2.0 * scale,
         look_seconds=3.0 * scale,
         deaf_seconds=30.0 * scale,

@@ -23,8 +23,9 @@ _AWAY_CLASSES = ("08", "53", "57", "58")
 #: Read-only (a standby, or a primary that was told so), ended while idle in a transaction or by its length, roles that a
 #: restart has not loaded yet, serialization, unknown end of a statement, deadlock, lock timeout.
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "40001", "40003", "40P01", "55P03"})
+_LOCK_TIMEOUT = "55P03"
 #: Of these, what rows that somebody else holds lead to: lock and statement timeout, deadlock.
-_HELD_UP_STATES = frozenset({"55P03", "57014", "40P01"})
+_LOCK_WAIT_STATES = frozenset({_LOCK_TIMEOUT, "57014", "40P01"})
 #: Classes that blame what the database is to this code: features and plans, catalogues and schemas that are not there, prepared
 #: statements that went with a session, names and rights, internal errors.
 _UNLIKE_CLASSES = ("0A", "26", "3D", "3F", "42", "XX")
@@ -58,15 +59,28 @@ def is_not_now(error: BaseException) -> bool:
     That is so before a migration, after the restore of an older schema, with a right that was taken away. For who keeps
     what cannot be written now: it may be taken once somebody has mended that. Who answers somebody asks ``is_away``.
     """
-    return is_away(error) or (getattr(_cause(error), "sqlstate", None) or "")[:2] in _UNLIKE_CLASSES
+    return is_away(error) or is_unlike(error)
 
 
-def is_held_up(error: BaseException) -> bool:
+def is_unlike(error: BaseException) -> bool:
+    """Whether ``error`` blames what the database is to this code: a schema, a right, a plan, damage."""
+    return (getattr(_cause(error), "sqlstate", None) or "")[:2] in _UNLIKE_CLASSES
+
+
+def is_lock_wait(error: BaseException) -> bool:
     """Whether ``error`` may come of single rows that somebody holds: then others can be written meanwhile.
 
     A narrower question than ``is_away``, which is true of all of these: the whole server may be as slow.
     """
-    return getattr(_cause(error), "sqlstate", None) in _HELD_UP_STATES
+    return getattr(_cause(error), "sqlstate", None) in _LOCK_WAIT_STATES
+
+
+def may_come_of_one_row(error: BaseException) -> bool:
+    """Whether ``error`` may come of a single row where the others can be written at once, and one cannot tell from it.
+
+    A lock was waited for in vain; or only this row has a damaged value, or touches a table to which a right is missing.
+    """
+    return is_unlike(error) or getattr(_cause(error), "sqlstate", None) == _LOCK_TIMEOUT
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ left alone, and ``config.consumer`` notes them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -105,6 +106,14 @@ def _tell_failure(sender: Any = None, exception: Any = None, **_: Any) -> None:
 
 @worker_ready.connect
 def _start(sender: Any = None, **_: Any) -> None:
+    try:
+        _start_all(sender)
+    except Exception:  # Celery would log it and take tasks all the same, with nobody to record them or to watch
+        log.exception("worker_not_started")
+        os._exit(watchdog.EXIT_CODE)
+
+
+def _start_all(sender: Any) -> None:
     providers()
     running = engine(str(getattr(sender, "hostname", "worker")))
     heartbeat.start("worker", running, current_app.amqp.queues.consume_from)

@@ -141,10 +141,9 @@ class Engine:
     def _window(self, channel: str) -> Window:
         with self._lock:
             if channel not in self._windows:
-                classes = [
-                    cls for (served, name), cls in providers().items() if served == channel and name != "sandbox"
-                ]
-                self._windows[channel] = Window(min((cls.window for cls in classes), default=200))
+                known = providers().items()
+                places = [cls.window for (served, name), cls in known if served == channel and name != "sandbox"]
+                self._windows[channel] = Window(min(places, default=200))
             return self._windows[channel]
 
     def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> int:
@@ -291,10 +290,11 @@ _engine_lock = threading.Lock()
 
 
 def engine(worker: str = "worker") -> Engine:
-    """The engine of this process, started when it is first asked for."""
+    """The engine of this process, started when it is first asked for. Raises what its start raises; then there is none."""
     global _engine
     with _engine_lock:
         if _engine is None:
-            _engine = Engine(worker)
-            _engine.start()
+            made = Engine(worker)
+            made.start()
+            _engine = made
         return _engine

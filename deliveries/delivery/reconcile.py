@@ -25,7 +25,7 @@ from deliveries.delivery.leases import PATIENCE
 from deliveries.delivery.sending import outbound
 from deliveries.lineage import guard
 from deliveries.retry import Policy
-from deliveries.sql import Cursor, is_away, is_held_up
+from deliveries.sql import Cursor, is_away, is_lock_wait
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Reconciler:
                 cursor.execute(PATIENCE)
                 return conclude(cursor, asked, finding, policy)
         except (psycopg.Error, ValueError) as error:
-            if is_away(error) and not is_held_up(error):
+            if is_away(error) and not is_lock_wait(error):
                 raise  # the next one would fail as well; their leases end, and they are asked again
             log.warning("finding_not_written", message_id=str(asked.id), error=type(error).__name__)
             unwritten = InDoubt("not_written", f"what the provider said could not be written: {type(error).__name__}")

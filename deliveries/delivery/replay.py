@@ -7,23 +7,23 @@ after the COMMIT of its last line only, so that a crash in between repeats what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-import psycopg
 import structlog
 
 from deliveries.conf import limits
+from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.held import free
 from deliveries.delivery.lines import VERSION, Unreadable, of_line, to_line, version_of
+from deliveries.delivery.locked import free
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.spill import REJECTED, RESULTS, TORN, append_safely, fsync_folder, set_aside, taken
-from deliveries.sql import Cursor, is_held_up, is_not_now
+from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +40,19 @@ class Replay:
         self._folder = folder
         self._connection = connection
         self._complained: set[str] = set()
+        self._round: list[Path] | None = None
 
-    def run(self) -> int:
-        """Settle every orphan; how many lines. Raises ``psycopg.Error`` when the database takes nothing now:
-        all stays as it is."""
-        return sum(self._one(file) for file in sorted(self._folder.glob(f"*{RESULTS}")))
+    def step(self) -> int | None:
+        """Settle the next orphan; how many lines. None after the last of them: then a new round begins.
+
+        Raises ``psycopg.Error`` when the database takes nothing of it now: it stays as it is, and the next one comes next.
+        """
+        if self._round is None:
+            self._round = sorted(self._folder.glob(f"*{RESULTS}"), reverse=True)
+        if not self._round:
+            self._round = None
+            return None
+        return self._one(self._round.pop())
 
     def _one(self, file: Path) -> int:
         try:
@@ -59,51 +67,48 @@ class Replay:
 
     def _settled(self, file: Path) -> int:
         found = read(file)
-        known = 0
-        for chunk in chunks(found.settlements):
-            known += self._chunk(chunk, found)
+        done = apart(partial(self._write, found), [*chunks(found.settlements)])
+        all_alike = done.stuck if not done.written and len(done.waiting) > 1 else None
+        if (error := done.away or all_alike) is not None:
+            raise error
+        for row, refusal in done.refused:
+            found.reject(row, reason(refusal))
+        found.left += len(done.waiting)
         if found.left:
             # The next run settles them; those that are settled already change nothing once more.
-            log.warning("spill_waits_for_held_rows", file=file.name, results=found.left)
-            return known
+            log.warning("spill_waits_for_locked_rows", file=file.name, results=found.left)
+            return found.known
         keep_aside(file, found)
         crash_point("after_replay")
         file.unlink()
         fsync_folder(self._folder)
-        log.warning("spill_settled", file=file.name, results=len(found.settlements), known=known)
+        log.warning("spill_settled", file=file.name, results=len(found.settlements), known=found.known)
         return len(found.settlements)
 
-    def _chunk(self, chunk: Sequence[Settlement], found: Found) -> int:
-        """Settle a chunk, without the rows that the database does not know or never takes; how many it took."""
+    def _write(self, found: Found, rows: Sequence[Settlement]) -> None:
+        """Settle rows in one transaction, but those that the database does not know, or of which somebody holds something."""
         with self._connection.transaction() as cursor:
-            lost = unknown(cursor, chunk)
+            lost = unknown(cursor, rows)
+            known = [row for row in rows if row not in lost]
+            going = free(cursor, known)
+            settle(cursor, going)
         for row in lost:
             found.reject(row, UNKNOWN)
-        return apart(partial(self._settle, found), [row for row in chunk if row not in lost], found.reject)
-
-    def _settle(self, found: Found, rows: Sequence[Settlement]) -> None:
-        try:
-            with self._connection.transaction() as cursor:
-                settle(cursor, rows)
-        except psycopg.Error as error:
-            if not is_held_up(error):
-                raise
-            with self._connection.transaction() as cursor:
-                going = free(cursor, rows)
-                settle(cursor, going)
-            found.left += len(rows) - len(going)
+        found.known += len(going)
+        found.left += len(known) - len(going)
 
 
 @dataclass(slots=True)
 class Found:
     """What a file holds: settlements, lines that are set aside with their reasons, and what a crash cut off.
 
-    ``left``: settlements of which somebody holds a row.
+    ``known``: settlements that the database has taken. ``left``: those that wait, for a row that somebody holds, say.
     """
 
     settlements: list[Settlement] = field(default_factory=list)
     rejected: list[tuple[bytes, str]] = field(default_factory=list)
     torn: bytes = b""
+    known: int = 0
     left: int = 0
 
     def reject(self, row: Settlement, reason: str) -> None:
@@ -160,27 +165,3 @@ def chunks(settlements: Sequence[Settlement]) -> Iterator[list[Settlement]]:
         ids.add(row.id)
     if chunk:
         yield chunk
-
-
-def apart(
-    write: Callable[[Sequence[Settlement]], None],
-    rows: Sequence[Settlement],
-    reject: Callable[[Settlement, str], None],
-) -> int:
-    """``write`` all rows but those that the database will never take, which go to ``reject``; how many were written.
-
-    Bisected, so that a bad row does not drag its neighbours. Raises ``psycopg.Error`` when it takes nothing now.
-    """
-    if not rows:
-        return 0
-    try:
-        write(rows)
-    except psycopg.Error as error:
-        if is_not_now(error):
-            raise
-        if len(rows) == 1:
-            reject(rows[0], f"{type(error).__name__} {error.sqlstate or ''}".strip())
-            return 0
-        middle = len(rows) // 2
-        return apart(write, rows[:middle], reject) + apart(write, rows[middle:], reject)
-    return len(rows)

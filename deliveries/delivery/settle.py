@@ -210,6 +210,7 @@ def _withdraw(cursor: Cursor, ids: Sequence[UUID]) -> None:
     # A receipt proved delivery while the call was under way: what was put back into the queue must not go again.
     if ids:
         cursor.execute(TAKE_BACK, {"ids": list(ids)})
+        release(cursor, [row[1:] for row in cursor.fetchall()])
 
 
 def _inquire(cursor: Cursor, rows: Sequence[Settlement]) -> None:

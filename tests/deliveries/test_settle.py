@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from channels.base import ReceiptKind
 from chaski.vocabulary import Status
 from deliveries.delivery import recorder as recording
+from deliveries.delivery import sweep
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.models import Account, Attempt, Event, Pending, Suppression
@@ -114,6 +116,28 @@ def test_a_receipt_that_is_quicker_than_the_answer_wins(shop: Caller) -> None:
     assert steps.pending(message_id) is None
 
 
+def test_a_head_that_a_receipt_took_out_of_the_queue_lets_its_successor_go_at_once(shop: Caller) -> None:
+    first, second = steps.accept(shop.service, 2, ordering_key="order:1")
+    (claimed,) = steps.claim()
+    steps.begun([claimed])
+    assert not steps.claim(), "the second waits for its predecessor"
+    steps.receive(steps.message(first), ReceiptKind.DELIVERED)
+    steps.record(claimed, steps.REFUSALS["transient"])
+    assert steps.pending(first) is None
+    assert [each.id for each in steps.claim()] == [second]
+
+
+def test_the_end_of_a_lease_lets_the_successor_of_a_delivered_head_go_too(shop: Caller) -> None:
+    first, second = steps.accept(shop.service, 2, ordering_key="order:1")
+    steps.begun(steps.claim())
+    assert not steps.claim()
+    steps.receive(steps.message(first), ReceiptKind.DELIVERED)
+    with steps.later(timedelta(seconds=steps.LEASE_SECONDS + 1)):
+        with transaction.atomic(), connection.cursor() as cursor:
+            assert sweep.end_leases(cursor) == 1
+        assert [each.id for each in steps.claim()] == [second]
+
+
 def test_wrong_credentials_stop_the_account_and_keep_the_message(shop: Caller) -> None:
     (message_id,) = steps.accept(shop.service)
     steps.send(message_id, steps.REFUSALS["misconfigured"])
@@ -173,7 +197,7 @@ class Database:
         self.away = 0
         self.calls = 0
 
-    def settle(self, settlements: list[Settlement]) -> None:
+    def settle(self, _cursor: object, settlements: list[Settlement]) -> set[UUID]:
         self.calls += 1
         if self.away:
             self.away -= 1
@@ -181,15 +205,23 @@ class Database:
         if any(row.outcome.code == "unwritable" for row in settlements):
             raise psycopg.DataError("a row that no database takes")
         self.written += [row.outcome.code for row in settlements]
+        return {row.id for row in settlements}
 
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any) -> Database:
     settings.CHASKI_SPILL = str(tmp_path)
     standing_in = Database()
-    monkeypatch.setattr(Recorder, "_settle", lambda _self, settlements: standing_in.settle(settlements))
+    monkeypatch.setattr(recording, "settle", standing_in.settle)
     monkeypatch.setattr(recording, "log", _Silent())
     return standing_in
+
+
+@pytest.fixture
+def recorder(database: Database) -> Iterator[Recorder]:
+    made = Recorder(lambda: 0)
+    yield made
+    made._connection.close()
 
 
 class _Silent:
@@ -207,18 +239,19 @@ def _result(code: str) -> Result:
     return Result(row, lambda: None)
 
 
-def test_a_row_that_cannot_be_written_does_not_drag_its_neighbours(database: Database) -> None:
-    recorder = Recorder(lambda: 0)
+def test_a_row_that_cannot_be_written_does_not_drag_its_neighbours(recorder: Recorder, database: Database) -> None:
     recorder._write([_result("unwritable" if n == 37 else str(n)) for n in range(100)])
     assert sorted(database.written, key=int) == [str(n) for n in range(100) if n != 37]
     assert database.calls < 20, "bisected, not tried one by one"
 
 
-def test_results_wait_for_a_database_that_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_wait_for_a_database_that_is_away(
+    recorder: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(Recorder, "_wait", lambda _self, seconds: waits.append(seconds))
     database.away = 3
-    Recorder(lambda: 0)._write([_result("a"), _result("b")])
+    recorder._write([_result("a"), _result("b")])
     assert database.written == ["a", "b"]
     assert waits == sorted(waits)
     assert len(waits) == 3

@@ -25,6 +25,7 @@ from channels.base import ReceiptKind
 from chaski.vocabulary import Status
 from config.ports import any_free
 from deliveries import acts, diagnosis
+from deliveries.delivery import recorder as recording
 from deliveries.delivery import replay as replaying
 from deliveries.delivery import spill as spilling
 from deliveries.delivery.claim import Claimed
@@ -56,11 +57,19 @@ def folder(tmp_path: Path, settings: object) -> Path:
     return tmp_path / "spill"
 
 
+def replayed(replay: Replay) -> int:
+    """One round of it; how many lines it settled."""
+    settled = 0
+    while (lines := replay.step()) is not None:
+        settled += lines
+    return settled
+
+
 @pytest.fixture
 def replay(folder: Path) -> Iterator[Callable[[], int]]:
     """Settle orphans, as a worker does at its start."""
     opened = EngineConnection()
-    yield lambda: Replay(folder, opened).run()
+    yield lambda: replayed(Replay(folder, opened))
     opened.close()
 
 
@@ -261,12 +270,13 @@ def test_a_database_that_answers_costs_no_file(folder: Path, monkeypatch: pytest
 def test_a_result_that_no_database_takes_is_set_aside_by_a_living_worker_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(_self: Recorder, rows: Sequence[Settlement]) -> None:
+    def settle(*_: object) -> None:
         raise psycopg.errors.NumericValueOutOfRange("value out of range")
 
-    monkeypatch.setattr(Recorder, "_settle", settle)
-    bad = row()
-    Recorder(lambda: 0)._record([Result(bad, lambda: None)])
+    monkeypatch.setattr(recording, "settle", settle)
+    bad, recorder = row(), Recorder(lambda: 0)
+    recorder._record([Result(bad, lambda: None)])
+    recorder._connection.close()
     (file,) = folder.iterdir()
     kept = json.loads(file.read_text())
     assert (of_line(kept["line"]).id, kept["reason"]) == (bad.id, "NumericValueOutOfRange 22003")
@@ -365,7 +375,7 @@ def test_a_database_that_is_away_leaves_every_file_as_it_is(
     monkeypatch.setattr(away, "_open", lambda: psycopg.connect(f"host=127.0.0.1 port={any_free()}"))
     for _ in range(2):
         with pytest.raises(psycopg.OperationalError):
-            Replay(folder, away).run()
+            replayed(Replay(folder, away))
     assert {each: each.read_bytes() for each in folder.iterdir()} == {file: before}
 
 
