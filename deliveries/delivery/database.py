@@ -38,7 +38,7 @@ class EngineConnection:
                 with connection.transaction(), connection.cursor() as cursor:
                     yield cursor
             except psycopg.Error as error:
-                if is_not_now(error):
+                if is_not_now(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
                     self.close()  # a server that became read-only, say, may have a successor, a new session another schema
                 raise
 
