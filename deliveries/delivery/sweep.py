@@ -24,31 +24,30 @@ from deliveries.retry import Decision, Outcome, blind_bound
 from deliveries.sql import Cursor
 
 #: Found by the open attempts, which are few: the lease columns are in no index on purpose. A message of which anything is
-#: held by somebody else is left to a later sweep: waiting for it would keep all the others waiting.
+#: held by somebody else is left to a later sweep: waiting for it would keep all the others waiting. It takes no seat either:
+#: LIMIT counts what is locked, the message included, so that any number of held ones stands before no other.
 ENDED = f"""
-WITH ended AS MATERIALIZED (
+SELECT ended.* FROM (
     SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
            p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now(),
            coalesce(acc.channel, ''), coalesce(acc.provider, ''), coalesce(acc.blind_retries, 0)
     FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
     LEFT JOIN account acc ON acc.id = p.account_id
     WHERE a.finished_at IS NULL AND p.lease_until < chaski_now() AND {JUDGEABLE}
-    ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p, a SKIP LOCKED
-), free AS MATERIALIZED (
-    SELECT id FROM message WHERE id = ANY(ARRAY(SELECT message_id FROM ended)) FOR UPDATE SKIP LOCKED
-)
-SELECT ended.* FROM ended JOIN free ON free.id = ended.message_id
+    ORDER BY p.message_id FOR UPDATE OF p, a SKIP LOCKED
+) ended CROSS JOIN LATERAL (SELECT id FROM message WHERE id = ended.message_id LIMIT 1 FOR UPDATE SKIP LOCKED) m
+LIMIT %(rows)s
 """
 
+#: Read in the order of its index up to LIMIT, so that a million that expire at once are not sorted for each few hundred.
 EXPIRE = """
 WITH late AS MATERIALIZED (
-    SELECT message_id FROM pending WHERE expires_at <= chaski_now() AND lease_until IS NULL
-        AND NOT (blocked AND waiting_for = 'operator')
-    ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
-), free AS MATERIALIZED (
-    SELECT id FROM message WHERE id = ANY(ARRAY(SELECT message_id FROM late)) FOR UPDATE SKIP LOCKED
+    SELECT p.message_id FROM pending p
+    CROSS JOIN LATERAL (SELECT id FROM message WHERE id = p.message_id LIMIT 1 FOR UPDATE SKIP LOCKED) m
+    WHERE p.expires_at <= chaski_now() AND p.lease_until IS NULL AND NOT (p.blocked AND p.waiting_for = 'operator')
+    ORDER BY p.expires_at LIMIT %(rows)s FOR UPDATE OF p SKIP LOCKED
 )
-DELETE FROM pending WHERE message_id = ANY(ARRAY(SELECT id FROM free)) RETURNING message_id, service_id, ordering_key
+DELETE FROM pending WHERE message_id = ANY(ARRAY(SELECT message_id FROM late)) RETURNING message_id, service_id, ordering_key
 """
 
 

@@ -66,6 +66,14 @@ def test_the_picture_before_arming_reads_the_queue_and_looks_up_what_belongs_to_
 
 
 @pytest.mark.usefixtures("_backlog")
+def test_what_expires_at_once_is_not_sorted_for_each_few_hundred_of_it() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pending SET expires_at = expires_at - interval '2 days'")
+        cursor.execute("ANALYZE pending")
+    assert "Sort" not in [node["Node Type"] for node, _ in nodes(generic_plan(sweep.EXPIRE))]
+
+
+@pytest.mark.usefixtures("_backlog")
 def test_the_check_finds_a_statement_that_reads_through_a_table() -> None:
     plan = generic_plan("SELECT count(*) FROM pending WHERE lease_until < chaski_now()")
     assert any(_reads_through(node, parents) for node, parents in nodes(plan))
