@@ -14,7 +14,7 @@ from uuid import UUID
 
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
-from deliveries import lifecycle
+from deliveries import apart, lifecycle
 from deliveries.delivery.settle import release
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
@@ -67,6 +67,11 @@ WHERE receipt.id = r.id AND receipt.id = ANY(%(ids)s::bigint[])
 POSTPONE = """
 UPDATE receipt SET look_at = chaski_now() + CASE WHEN received_at < chaski_now() - interval '1 hour' THEN interval '1 hour'
     ELSE least(interval '1 minute', greatest(interval '0.2 seconds', chaski_now() - received_at)) END
+WHERE id = ANY(%(ids)s::bigint[])
+"""
+#: It cannot be written; for days, until somebody has mended what it meets. The log has its message.
+SPOILED = """
+UPDATE receipt SET look_at = chaski_now() + least(interval '6 hours', greatest(interval '10 minutes', chaski_now() - received_at))
 WHERE id = ANY(%(ids)s::bigint[])
 """
 #: Its message is in somebody's hands.
@@ -130,18 +135,52 @@ def _uuid(text: str) -> str:
 def apply(cursor: Cursor, rows: int = 500) -> int:
     """Apply up to ``rows`` stored receipts; how many were applied. Runs in the caller's transaction.
 
-    Waits for no lock: those of a message that somebody else is changing come a moment later.
+    Waits for no lock: those of a message that somebody else is changing come a moment later. Those that cannot be written
+    keep no others from it.
     """
     cursor.execute(WAITING, {"rows": rows})
     waiting = [Waiting(*row) for row in cursor.fetchall()]
-    statuses = _locked(cursor, {receipt.message_id for receipt in waiting if receipt.message_id is not None})
-    marks = _fold(cursor, [receipt for receipt in waiting if receipt.message_id in statuses], statuses)
-    marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
-    _leave(cursor, POSTPONE, [lost for lost in waiting if lost.message_id is None and not lost.old])
-    _leave(cursor, BUSY, [each for each in waiting if each.message_id is not None and each.message_id not in statuses])
+    lost = [receipt for receipt in waiting if receipt.message_id is None]
+    _leave(cursor, POSTPONE, [receipt for receipt in lost if not receipt.old])
+    old = [_mark(receipt, ReceiptEffect.UNMATCHED) for receipt in lost if receipt.old]
+    _keep(cursor, old)
+    return len(old) + _apply(cursor, _by_message(waiting))
+
+
+def _by_message(waiting: Sequence[Waiting]) -> dict[UUID, list[Waiting]]:
+    found: dict[UUID, list[Waiting]] = {}
+    for receipt in waiting:
+        if receipt.message_id is not None:
+            found.setdefault(receipt.message_id, []).append(receipt)
+    return found
+
+
+def _apply(cursor: Cursor, known: Mapping[UUID, Sequence[Waiting]]) -> int:
+    """Move the messages of ``known``, each with all its receipts; how many receipts were applied."""
+    applied: set[int] = set()
+
+    def write(messages: Sequence[UUID]) -> None:
+        applied.update(_move_all(cursor, {each: known[each] for each in messages}))
+
+    spoiled = apart.write(cursor, sorted(known), write) if known else []
+    for message_id, error in spoiled:
+        apart.told("receipt_cannot_be_applied", message_id, error)
+        _leave(cursor, SPOILED, known[message_id])
+    return len(applied)
+
+
+def _move_all(cursor: Cursor, known: Mapping[UUID, Sequence[Waiting]]) -> set[int]:
+    statuses = _locked(cursor, set(known))
+    free = [receipt for message_id in statuses for receipt in known[message_id]]
+    marks = _fold(cursor, free, statuses)
+    _leave(cursor, BUSY, [receipt for each, waiting in known.items() if each not in statuses for receipt in waiting])
+    _keep(cursor, marks)
+    return {mark["id"] for mark in marks}
+
+
+def _keep(cursor: Cursor, marks: Sequence[Mapping[str, Any]]) -> None:
     if marks:
         cursor.execute(MARK, {"ids": [mark["id"] for mark in marks], "rows": as_json(marks)})
-    return len(marks)
 
 
 def _leave(cursor: Cursor, sql: str, receipts: Sequence[Waiting]) -> None:
@@ -151,8 +190,6 @@ def _leave(cursor: Cursor, sql: str, receipts: Sequence[Waiting]) -> None:
 
 def _locked(cursor: Cursor, ids: set[UUID]) -> dict[UUID, Status]:
     """The statuses of those messages that are locked now, with their places in the queue: nothing overtakes what follows."""
-    if not ids:
-        return {}
     cursor.execute(PLACES, {"ids": sorted(ids)})
     locked = [row[0] for row in cursor.fetchall()]
     cursor.execute(STATUSES, {"ids": sorted(ids), "locked": locked})

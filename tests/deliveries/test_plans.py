@@ -33,7 +33,8 @@ STATEMENTS = {
     "release": settle.RELEASE,
     "apply": lifecycle.APPLY,
     "ended leases": sweep.ENDED,
-    "expire": sweep.EXPIRE,
+    "late": sweep.LATE,
+    "expire": sweep.REMOVE,
     "unblock": heads.UNBLOCK,
     "due": relay.DUE,
     "receipts": receipts.WAITING,
@@ -70,7 +71,7 @@ def test_what_expires_at_once_is_not_sorted_for_each_few_hundred_of_it() -> None
     with connection.cursor() as cursor:
         cursor.execute("UPDATE pending SET expires_at = expires_at - interval '2 days'")
         cursor.execute("ANALYZE pending")
-    assert "Sort" not in [node["Node Type"] for node, _ in nodes(generic_plan(sweep.EXPIRE))]
+    assert "Sort" not in [node["Node Type"] for node, _ in nodes(generic_plan(sweep.LATE))]
 
 
 @pytest.mark.usefixtures("_backlog")
