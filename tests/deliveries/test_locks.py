@@ -19,6 +19,7 @@ from deliveries.delivery import inquiries, sweep
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.settle import Settlement, settle
+from deliveries.models import Receipt as Kept
 from deliveries.retry import Decision, History, Policy, decide
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
@@ -70,7 +71,7 @@ def store(message_id: UUID, *kinds: ReceiptKind) -> None:
 
 def apply_receipts() -> int:
     with transaction.atomic(), connection.cursor() as cursor:
-        return receipts.apply(cursor)
+        return receipts.apply(cursor).applied
 
 
 def frozen(claimed: Claimed) -> Callable[[], object]:
@@ -176,6 +177,17 @@ def test_a_message_that_somebody_holds_holds_up_its_own_receipts_alone(
         assert apply_receipts() == 1
     assert steps.message(held).status == "delivered"
     assert steps.pending(held) is None
+
+
+def test_receipts_of_a_message_that_is_held_for_long_are_looked_at_every_few_seconds(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    held = doubtful(shop)
+    store(held, ReceiptKind.DELIVERED)
+    with other_side.transaction(), steps.later(timedelta(minutes=5)):
+        other_side.execute(LOCKED["the message"], [held])
+        apply_receipts()
+        assert 4 < (Kept.objects.get().look_at - steps.now()).total_seconds() <= 5
 
 
 @pytest.mark.parametrize(

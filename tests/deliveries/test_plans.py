@@ -39,6 +39,7 @@ STATEMENTS = {
     "due": relay.DUE,
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,
+    "leave receipts": receipts.LATER,
     "places of receipts": receipts.PLACES,
     "statuses for receipts": receipts.STATUSES,
     "arm what waits": restoring.WAITING,
