@@ -14,7 +14,7 @@ from uuid import UUID
 
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
-from deliveries import lifecycle
+from deliveries import apart, lifecycle
 from deliveries.delivery.settle import release
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
@@ -61,16 +61,19 @@ FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id bigint, effect text, message_id
 WHERE receipt.id = r.id AND receipt.id = ANY(%(ids)s::bigint[])
 """
 
-#: No message yet: its send may not be recorded, for days where a worker's machine is down with its spill. Looked at again
-#: after as long as it has waited, a minute at most and later an hour, so that strangers' receipts never stand before those
-#: that have a message.
-POSTPONE = """
-UPDATE receipt SET look_at = chaski_now() + CASE WHEN received_at < chaski_now() - interval '1 hour' THEN interval '1 hour'
-    ELSE least(interval '1 minute', greatest(interval '0.2 seconds', chaski_now() - received_at)) END
+#: Looked at again after as long as it has waited, so that looks become fewer with each one.
+LATER = """
+UPDATE receipt SET look_at = chaski_now()
+    + least(%(most)s::interval, greatest(%(least)s::interval, chaski_now() - received_at))
 WHERE id = ANY(%(ids)s::bigint[])
 """
+#: No message yet: its send may not be recorded, for days where a worker's machine is down with its spill. Strangers' receipts,
+#: which another system causes that sends from the same number, cost thirty looks each until they are marked.
+STRANGE = {"least": "0.2 seconds", "most": "6 hours"}
 #: Its message is in somebody's hands.
-BUSY = "UPDATE receipt SET look_at = chaski_now() + interval '0.2 seconds' WHERE id = ANY(%(ids)s::bigint[])"
+HELD = {"least": "0.2 seconds", "most": "5 seconds"}
+#: It cannot be written until somebody has mended what it meets. The log has its message.
+SPOILED = {"least": "10 minutes", "most": "6 hours"}
 
 #: Proved delivered while it waits for another attempt, or held in doubt: it must not go again.
 SETTLED = """
@@ -108,6 +111,14 @@ class Waiting:
     message_id: UUID | None
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one look came to. ``seen``: whether applied or left for later; as long as there are any, more may be due."""
+
+    seen: int
+    applied: int
+
+
 def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:
     """Keep ``receipts``, each provider event once; how many were new."""
     cursor.execute(STORE, {"account_id": account_id, "rows": as_json([_row(receipt) for receipt in receipts])})
@@ -127,32 +138,64 @@ def _uuid(text: str) -> str:
         return ""
 
 
-def apply(cursor: Cursor, rows: int = 500) -> int:
-    """Apply up to ``rows`` stored receipts; how many were applied. Runs in the caller's transaction.
+def apply(cursor: Cursor, rows: int = 500) -> Looked:
+    """Apply those of up to ``rows`` stored receipts that have a message. Runs in the caller's transaction.
 
-    Waits for no lock: those of a message that somebody else is changing come a moment later.
+    Waits for no lock: those of a message that somebody else is changing come a moment later. Those that cannot be written
+    keep no others from it.
     """
     cursor.execute(WAITING, {"rows": rows})
     waiting = [Waiting(*row) for row in cursor.fetchall()]
-    statuses = _locked(cursor, {receipt.message_id for receipt in waiting if receipt.message_id is not None})
-    marks = _fold(cursor, [receipt for receipt in waiting if receipt.message_id in statuses], statuses)
-    marks += [_mark(lost, ReceiptEffect.UNMATCHED) for lost in waiting if lost.message_id is None and lost.old]
-    _leave(cursor, POSTPONE, [lost for lost in waiting if lost.message_id is None and not lost.old])
-    _leave(cursor, BUSY, [each for each in waiting if each.message_id is not None and each.message_id not in statuses])
+    lost = [receipt for receipt in waiting if receipt.message_id is None]
+    _leave(cursor, STRANGE, [receipt for receipt in lost if not receipt.old])
+    old = [_mark(receipt, ReceiptEffect.UNMATCHED) for receipt in lost if receipt.old]
+    _keep(cursor, old)
+    return Looked(len(waiting), len(old) + _apply(cursor, _by_message(waiting)))
+
+
+def _by_message(waiting: Sequence[Waiting]) -> dict[UUID, list[Waiting]]:
+    found: dict[UUID, list[Waiting]] = {}
+    for receipt in waiting:
+        if receipt.message_id is not None:
+            found.setdefault(receipt.message_id, []).append(receipt)
+    return found
+
+
+def _apply(cursor: Cursor, known: Mapping[UUID, Sequence[Waiting]]) -> int:
+    """Move the messages of ``known``, each with all its receipts; how many receipts were applied."""
+    applied: set[int] = set()
+
+    def write(messages: Sequence[UUID]) -> None:
+        applied.update(_move_all(cursor, {each: known[each] for each in messages}))
+
+    spoiled = apart.write(cursor, sorted(known), write) if known else []
+    for message_id, error in spoiled:
+        apart.told("receipt_cannot_be_applied", message_id, error)
+        _leave(cursor, SPOILED, known[message_id])
+    return len(applied)
+
+
+def _move_all(cursor: Cursor, known: Mapping[UUID, Sequence[Waiting]]) -> set[int]:
+    statuses = _locked(cursor, set(known))
+    free = [receipt for message_id in statuses for receipt in known[message_id]]
+    marks = _fold(cursor, free, statuses)
+    _leave(cursor, HELD, [receipt for each, waiting in known.items() if each not in statuses for receipt in waiting])
+    _keep(cursor, marks)
+    return {mark["id"] for mark in marks}
+
+
+def _keep(cursor: Cursor, marks: Sequence[Mapping[str, Any]]) -> None:
     if marks:
         cursor.execute(MARK, {"ids": [mark["id"] for mark in marks], "rows": as_json(marks)})
-    return len(marks)
 
 
-def _leave(cursor: Cursor, sql: str, receipts: Sequence[Waiting]) -> None:
+def _leave(cursor: Cursor, wait: Mapping[str, str], receipts: Sequence[Waiting]) -> None:
     if receipts:
-        cursor.execute(sql, {"ids": [receipt.id for receipt in receipts]})
+        cursor.execute(LATER, {**wait, "ids": [receipt.id for receipt in receipts]})
 
 
 def _locked(cursor: Cursor, ids: set[UUID]) -> dict[UUID, Status]:
     """The statuses of those messages that are locked now, with their places in the queue: nothing overtakes what follows."""
-    if not ids:
-        return {}
     cursor.execute(PLACES, {"ids": sorted(ids)})
     locked = [row[0] for row in cursor.fetchall()]
     cursor.execute(STATUSES, {"ids": sorted(ids), "locked": locked})

@@ -113,7 +113,7 @@ class Relay:
             self._job("end_leases", unless_held(sweep.end_leases))
             self._job("expire", unless_held(sweep.expire))
             self._job("unblock", unless_held(self._heads.unblock))
-        self._job("receipts", receipts.apply)
+        self._job("receipts", lambda cursor: receipts.apply(cursor).seen)
         self._ring()
         self._make_callbacks()
         if now - self._beat_at >= heartbeat.INTERVAL_SECONDS:

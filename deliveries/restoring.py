@@ -66,15 +66,18 @@ class Group:
     newest_at: datetime
 
 
+#: The queue is read as a whole, and nothing else: each message and each attempt is looked up. A join would read every month of
+#: messages, and an EXISTS every attempt there ever was.
 GROUPS = """
 SELECT p.channel, coalesce(s.name, p.service_id::text), m.origin = 'callback', m.created_at <= %(held_at)s, count(*),
-    count(*) FILTER (WHERE p.attempt_count > 0 AND EXISTS (
-        SELECT 1 FROM attempt a WHERE a.message_id = p.message_id AND a.begun_at IS NOT NULL)),
+    count(*) FILTER (WHERE p.attempt_count > 0 AND (
+        SELECT true FROM attempt a WHERE a.message_id = p.message_id AND a.begun_at IS NOT NULL LIMIT 1)),
     count(*) FILTER (WHERE p.blocked AND p.waiting_for = 'operator'),
     count(*) FILTER (WHERE p.expires_at <= chaski_now() AND NOT (p.blocked AND p.waiting_for = 'operator')),
     coalesce(sum((SELECT count(*) FROM receipt r WHERE r.message_id = p.message_id)), 0)::bigint,
     min(m.created_at), max(m.created_at)
-FROM pending p JOIN message m ON m.id = p.message_id LEFT JOIN service s ON s.id = p.service_id
+FROM pending p CROSS JOIN LATERAL (SELECT created_at, origin FROM message WHERE id = p.message_id LIMIT 1) m
+LEFT JOIN service s ON s.id = p.service_id
 GROUP BY 1, 2, 3, 4 ORDER BY 4 DESC, 3, 1, 2
 """
 

@@ -1,13 +1,17 @@
 """How a request's body is read: never more of it than its bound, whatever Content-Length says, and also when it comes in chunks.
 
+A body that comes slowly, or never, holds one of a few threads: whoever is unknown gets seconds, and so does what is refused.
+
 Called by every view that takes a body.
 """
 
 from __future__ import annotations
 
 import io
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from django.http import HttpRequest
@@ -18,6 +22,8 @@ from deliveries.api.problems import Problem
 
 #: What is read of a body that is too large anyway, so that its sender is ready to hear so.
 DRAINED_BYTES, PIECE_BYTES = 32_000_000, 64_000
+#: How long that may take, and how long the whole body of somebody who shows no key.
+DRAIN_SECONDS, READ_SECONDS = 3.0, 5.0
 JSON = StrictJSONParser.media_type
 LINES = "application/x-ndjson"
 _CUT_OFF = "The body ended before it was complete. Send it again with the same key."
@@ -47,29 +53,80 @@ def content_type_of(request: Request, *taken: str) -> str:
 
 
 def json_of(request: Request, limit: int) -> Any:
-    """The JSON value of the body. Raises ``Problem`` for another media type or over ``limit`` bytes, ``ParseError``."""
+    """The JSON value of the body. Raises ``Problem`` for another media type or over ``limit`` bytes, ``ParseError``.
+
+    Only for callers that are known: what is too large is read to its end for a while, so that they hear so.
+    """
     content_type_of(request, JSON)
-    return StrictJSONParser().parse(io.BytesIO(bounded(request._request, limit)))
+    body = _bounded(request._request, limit)
+    if body is None:
+        _drain(request._request)
+        raise _too_large(limit)
+    return StrictJSONParser().parse(io.BytesIO(body))
 
 
-def bounded(request: HttpRequest, limit: int) -> bytes:
-    """The body, which has at most ``limit`` bytes. Raises ``Problem`` 413 for more, 400 where it was cut off."""
+def of_a_stranger(request: HttpRequest, limit: int) -> bytes:
+    """The body of somebody unknown, at most ``limit`` bytes in a few seconds. Raises ``Problem`` 413 for more, 400 where it
+    was cut off or came too slowly; the connection ends with that answer."""
+    with _ended_after(request, READ_SECONDS):
+        body = _bounded(request, limit)
+    if body is None:
+        _end(request)
+        raise _too_large(limit)
+    return body
+
+
+def _bounded(request: HttpRequest, limit: int) -> bytes | None:
+    """The body; None if it has more than ``limit`` bytes. Raises ``Problem`` 400 where it was cut off."""
     declared, stream = _declared(request), _stream_of(request)
     body = b"" if declared > limit else _read(stream, limit + 1)
     if max(declared, len(body)) > limit:
-        _drain(stream)
-        raise _too_large(limit)
+        return None
     if len(body) < declared:
         raise Problem(400, "malformed", _CUT_OFF)
     return body
 
 
-def _drain(stream: Stream) -> None:
+def _drain(request: HttpRequest) -> None:
     """Read what else comes, up to a bound: whoever is answered while it still sends meets a reset instead of the answer."""
-    with suppress(Problem):
+    stream = _stream_of(request)
+    with suppress(Problem), _ended_after(request, DRAIN_SECONDS) as over:
         for _ in range(DRAINED_BYTES // PIECE_BYTES):
-            if not _read(stream, PIECE_BYTES):
+            if over.is_set() or not _read(stream, PIECE_BYTES):
                 return
+    _end(request)
+
+
+@contextmanager
+def _ended_after(request: HttpRequest, seconds: float) -> Iterator[threading.Event]:
+    """Let no read in the block wait for longer; the event tells that it is over.
+
+    A time-out on the socket would begin anew with every byte that trickles in.
+    """
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        _end(request)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
+
+
+def _end(request: HttpRequest) -> None:
+    """Read nothing more from the connection: a read that waits ends at once, and after the answer so does the connection."""
+    wire = request.META.get("gunicorn.socket")
+    if wire is None:
+        return
+    # gunicorn takes no further request from behind a body that failed: the rest of this one could look like one
+    request.META["wsgi.input"].failed = True
+    with suppress(OSError):
+        wire.shutdown(socket.SHUT_RD)
 
 
 def lines(request: HttpRequest, limit: int) -> Iterator[bytes | None]:

@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from channels.base import Forged, InboundRequest, InvalidOption, Provider, Unreadable
 from channels.registry import UnknownProvider, provider_class
 from deliveries import receipts
-from deliveries.api.bodies import bounded
+from deliveries.api.bodies import of_a_stranger
 from deliveries.api.problems import Problem, respond
 from deliveries.delivery.accounts import owner
 from deliveries.models import Account
@@ -39,7 +39,7 @@ class ReceiptsView(View):
     def post(self, request: HttpRequest, public_id: UUID) -> HttpResponseBase:
         """Verify, store, 200."""
         try:
-            body = bounded(request, BODY_LIMIT)
+            body = of_a_stranger(request, BODY_LIMIT)
         except Problem as problem:
             return respond(request, problem)
         account = Account.objects.filter(public_id=public_id).first()

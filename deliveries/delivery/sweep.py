@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
 from uuid import UUID
 
 from channels.registry import UnknownProvider, provider_class
 from chaski.vocabulary import ErrorClass, Status, WaitingFor
 from deliveries import lifecycle
+from deliveries.apart import Apart
 from deliveries.conf import limits, timings
 from deliveries.delivery.leases import JUDGEABLE
 from deliveries.delivery.settle import Settlement, release, settle
@@ -24,32 +25,34 @@ from deliveries.retry import Decision, Outcome, blind_bound
 from deliveries.sql import Cursor
 
 #: Found by the open attempts, which are few: the lease columns are in no index on purpose. A message of which anything is
-#: held by somebody else is left to a later sweep: waiting for it would keep all the others waiting.
+#: held by somebody else is left to a later sweep: waiting for it would keep all the others waiting. It takes no seat either:
+#: LIMIT counts what is locked, the message included, so that any number of held ones stands before no other.
 ENDED = f"""
-WITH ended AS MATERIALIZED (
+SELECT ended.* FROM (
     SELECT p.message_id, a.number, a.token, a.opened_at, a.begun_at, p.account_id, p.tries, p.blind_count, p.crash_count,
            p.solitary, p.suspicion, p.expires_at, coalesce(acc.in_doubt_policy, 'hold'), chaski_now(),
            coalesce(acc.channel, ''), coalesce(acc.provider, ''), coalesce(acc.blind_retries, 0)
     FROM attempt a JOIN pending p ON p.message_id = a.message_id AND p.lease_token = a.token
     LEFT JOIN account acc ON acc.id = p.account_id
     WHERE a.finished_at IS NULL AND p.lease_until < chaski_now() AND {JUDGEABLE}
-    ORDER BY p.message_id LIMIT %(rows)s FOR UPDATE OF p, a SKIP LOCKED
-), free AS MATERIALIZED (
-    SELECT id FROM message WHERE id = ANY(ARRAY(SELECT message_id FROM ended)) FOR UPDATE SKIP LOCKED
-)
-SELECT ended.* FROM ended JOIN free ON free.id = ended.message_id
+        AND p.message_id <> ALL(%(apart)s::uuid[])
+    ORDER BY p.message_id FOR UPDATE OF p, a SKIP LOCKED
+) ended CROSS JOIN LATERAL (SELECT id FROM message WHERE id = ended.message_id LIMIT 1 FOR UPDATE SKIP LOCKED) m
+LIMIT %(rows)s
 """
 
-EXPIRE = """
-WITH late AS MATERIALIZED (
-    SELECT message_id FROM pending WHERE expires_at <= chaski_now() AND lease_until IS NULL
-        AND NOT (blocked AND waiting_for = 'operator')
-    ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
-), free AS MATERIALIZED (
-    SELECT id FROM message WHERE id = ANY(ARRAY(SELECT message_id FROM late)) FOR UPDATE SKIP LOCKED
-)
-DELETE FROM pending WHERE message_id = ANY(ARRAY(SELECT id FROM free)) RETURNING message_id, service_id, ordering_key
+#: Read in the order of its index up to LIMIT, so that a million that expire at once are not sorted for each few hundred.
+LATE = """
+SELECT p.message_id, p.service_id, p.ordering_key FROM pending p
+CROSS JOIN LATERAL (SELECT id FROM message WHERE id = p.message_id LIMIT 1 FOR UPDATE SKIP LOCKED) m
+WHERE p.expires_at <= chaski_now() AND p.lease_until IS NULL AND NOT (p.blocked AND p.waiting_for = 'operator')
+    AND p.message_id <> ALL(%(apart)s::uuid[])
+ORDER BY p.expires_at LIMIT %(rows)s FOR UPDATE OF p SKIP LOCKED
 """
+REMOVE = "DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[])"
+
+_NOT_ENDED = Apart("lease_cannot_be_ended")
+_NOT_EXPIRED = Apart("message_cannot_expire")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,17 @@ class EndedLease:
 def end_leases(cursor: Cursor) -> int:
     """Decide every lease that ended; how many there were. None from an outage until ``leases.watch`` has seen it.
 
-    Runs in the caller's transaction.
+    Runs in the caller's transaction. One that cannot be written is left out for some minutes.
     """
-    cursor.execute(ENDED, {"rows": limits().claim_rows, "gap": timings().outage_seconds})
+    values = {"rows": limits().claim_rows, "gap": timings().outage_seconds, "apart": _NOT_ENDED.ids()}
+    cursor.execute(ENDED, values)
     ended = [EndedLease(*row) for row in cursor.fetchall()]
-    if ended:
-        settle(cursor, [judge(lease) for lease in ended], by_its_worker=False)
+    _NOT_ENDED.write(cursor, ended, partial(_end, cursor), lambda lease: lease.id)
     return len(ended)
+
+
+def _end(cursor: Cursor, leases: Sequence[EndedLease]) -> None:
+    settle(cursor, [judge(lease) for lease in leases], by_its_worker=False)
 
 
 def judge(lease: EndedLease) -> Settlement:
@@ -169,21 +176,38 @@ def settlement(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A place in the queue of a message whose time has passed."""
+
+    id: UUID
+    service_id: int
+    ordering_key: str
+
+
 def expire(cursor: Cursor) -> int:
-    """End every waiting message whose time has passed; how many there were. Runs in the caller's transaction."""
-    cursor.execute(EXPIRE, {"rows": limits().claim_rows})
-    rows: Sequence[Any] = cursor.fetchall()
-    moves = [
-        Move(
-            id=row[0],
-            path=(Status.EXPIRED,),
-            reason="its time passed while it waited",
-            error_class=ErrorClass.EXPIRED,
-            error_code="expired",
-            error_detail="expires_at passed before it could be sent",
-        )
-        for row in rows
-    ]
-    lifecycle.apply(cursor, moves)
-    release(cursor, [(row[1], row[2]) for row in rows])
-    return len(rows)
+    """End every waiting message whose time has passed; how many there were. Runs in the caller's transaction.
+
+    One that cannot be written keeps its place, and is left out for some minutes.
+    """
+    cursor.execute(LATE, {"rows": limits().claim_rows, "apart": _NOT_EXPIRED.ids()})
+    late = [Late(*row) for row in cursor.fetchall()]
+    _NOT_EXPIRED.write(cursor, late, partial(_expire, cursor), lambda each: each.id)
+    return len(late)
+
+
+def _expire(cursor: Cursor, late: Sequence[Late]) -> None:
+    cursor.execute(REMOVE, {"ids": [each.id for each in late]})
+    lifecycle.apply(cursor, [_expired(each) for each in late])
+    release(cursor, [(each.service_id, each.ordering_key) for each in late])
+
+
+def _expired(late: Late) -> Move:
+    return Move(
+        id=late.id,
+        path=(Status.EXPIRED,),
+        reason="its time passed while it waited",
+        error_class=ErrorClass.EXPIRED,
+        error_code="expired",
+        error_detail="expires_at passed before it could be sent",
+    )

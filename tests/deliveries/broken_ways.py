@@ -179,6 +179,15 @@ WAYS: tuple[tuple[str, str, Break], ...] = (
         for status in ENDS
     ),
     (
+        "exists, and no client asked for it",
+        "batch",
+        Break(
+            two_waiting,
+            ("UPDATE message SET origin = 'batch'", "UPDATE acceptance SET origin = 'batch'"),
+            told=lambda ids: [{"id": str(ids[0]), "service": "shop"}],
+        ),
+    ),
+    (
         "was told by a callback that does not exist",
         "nowhere",
         Break(told, ("UPDATE told SET callback_id = uuidv7()",), endpoint=True),

@@ -14,10 +14,12 @@ from django.db import connection, transaction
 
 from channels.base import Accepted, Receipt, ReceiptKind
 from deliveries import acts, receipts
-from deliveries.delivery import inquiries
+from deliveries.conf import Limits
+from deliveries.delivery import inquiries, sweep
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.settle import Settlement, settle
+from deliveries.models import Receipt as Kept
 from deliveries.retry import Decision, History, Policy, decide
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
@@ -69,7 +71,7 @@ def store(message_id: UUID, *kinds: ReceiptKind) -> None:
 
 def apply_receipts() -> int:
     with transaction.atomic(), connection.cursor() as cursor:
-        return receipts.apply(cursor)
+        return receipts.apply(cursor).applied
 
 
 def frozen(claimed: Claimed) -> Callable[[], object]:
@@ -177,6 +179,17 @@ def test_a_message_that_somebody_holds_holds_up_its_own_receipts_alone(
     assert steps.pending(held) is None
 
 
+def test_receipts_of_a_message_that_is_held_for_long_are_looked_at_every_few_seconds(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    held = doubtful(shop)
+    store(held, ReceiptKind.DELIVERED)
+    with other_side.transaction(), steps.later(timedelta(minutes=5)):
+        other_side.execute(LOCKED["the message"], [held])
+        apply_receipts()
+        assert 4 < (Kept.objects.get().look_at - steps.now()).total_seconds() <= 5
+
+
 @pytest.mark.parametrize(
     ("kinds", "status"),
     [
@@ -234,3 +247,41 @@ def test_a_row_that_somebody_holds_keeps_no_other_from_expiring(
             assert (steps.message(held).status, steps.message(other).status) == ("queued", "expired")
         assert steps.swept() == 1
     assert steps.message(held).status == "expired"
+
+
+@pytest.fixture
+def two_rows_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "limits", lambda: Limits(claim_rows=2))
+
+
+#: As many as one sweep takes, and the oldest, so that they come first.
+EARLIER = [
+    "SELECT 1 FROM message WHERE id = ANY(%s) FOR UPDATE",
+    "SELECT 1 FROM pending WHERE message_id = ANY(%s) FOR UPDATE",
+    "DELETE FROM message WHERE id = ANY(%s)",
+]
+
+
+@pytest.mark.usefixtures("two_rows_a_sweep")
+@pytest.mark.parametrize("sql", EARLIER)
+def test_a_whole_sweep_of_rows_that_somebody_holds_keeps_no_other_lease_from_being_ended(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]], sql: str
+) -> None:
+    *held, other = steps.accept(shop.service, 3)
+    steps.begun(steps.claim())
+    with steps.later(timedelta(seconds=61)), other_side.transaction():
+        other_side.execute(sql, [held])
+        assert steps.swept() == 1
+    assert steps.message(other).in_doubt_count == 1
+
+
+@pytest.mark.usefixtures("two_rows_a_sweep")
+@pytest.mark.parametrize("sql", EARLIER)
+def test_a_whole_sweep_of_rows_that_somebody_holds_keeps_no_other_from_expiring(
+    shop: Caller, other_side: psycopg.Connection[tuple[object, ...]], sql: str
+) -> None:
+    *held, other = steps.accept(shop.service, 3)
+    with steps.later(timedelta(hours=5)), other_side.transaction():
+        other_side.execute(sql, [held])
+        assert steps.swept() == 1
+    assert steps.message(other).status == "expired"

@@ -33,11 +33,13 @@ STATEMENTS = {
     "release": settle.RELEASE,
     "apply": lifecycle.APPLY,
     "ended leases": sweep.ENDED,
-    "expire": sweep.EXPIRE,
+    "late": sweep.LATE,
+    "expire": sweep.REMOVE,
     "unblock": heads.UNBLOCK,
     "due": relay.DUE,
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,
+    "leave receipts": receipts.LATER,
     "places of receipts": receipts.PLACES,
     "statuses for receipts": receipts.STATUSES,
     "arm what waits": restoring.WAITING,
@@ -55,15 +57,33 @@ def _backlog(shop: Caller) -> None:
 @pytest.mark.usefixtures("_backlog")
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_no_statement_reads_more_than_it_needs(name: str) -> None:
-    plan = generic_plan(STATEMENTS[name])
-    reading = [_told(node) for node, parents in nodes(plan) if _reads_through(node, parents)]
+    reading = read_through(STATEMENTS[name])
     assert not reading, f"{name} reads through {reading}"
+
+
+@pytest.mark.usefixtures("_backlog")
+def test_the_picture_before_arming_reads_the_queue_and_looks_up_what_belongs_to_it() -> None:
+    reading = read_through(restoring.GROUPS)
+    assert [told.split()[0] for told in reading] == ["pending"], f"it reads through {reading}"
+
+
+@pytest.mark.usefixtures("_backlog")
+def test_what_expires_at_once_is_not_sorted_for_each_few_hundred_of_it() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pending SET expires_at = expires_at - interval '2 days'")
+        cursor.execute("ANALYZE pending")
+    assert "Sort" not in [node["Node Type"] for node, _ in nodes(generic_plan(sweep.LATE))]
 
 
 @pytest.mark.usefixtures("_backlog")
 def test_the_check_finds_a_statement_that_reads_through_a_table() -> None:
     plan = generic_plan("SELECT count(*) FROM pending WHERE lease_until < chaski_now()")
     assert any(_reads_through(node, parents) for node, parents in nodes(plan))
+
+
+def read_through(sql: str) -> list[str]:
+    """What ``sql`` reads from one end to the other."""
+    return [_told(node) for node, parents in nodes(generic_plan(sql)) if _reads_through(node, parents)]
 
 
 def generic_plan(sql: str) -> dict[str, Any]:

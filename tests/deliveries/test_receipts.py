@@ -131,6 +131,22 @@ def test_one_that_belongs_to_no_message_is_marked_after_days_and_not_before(shop
     assert Kept.objects.get().effect == ReceiptEffect.UNMATCHED
 
 
+def test_a_stranger_s_receipt_is_looked_at_some_dozens_of_times_in_three_days_and_soon_at_first(shop: Caller) -> None:
+    (message_id,) = steps.accept(shop.service)
+    _store_and_apply(steps.account_of(message_id).pk, Receipt("e1", DELIVERED, provider_message_id="nobody's"))
+    kept, waited, waits = Kept.objects.get(), timedelta(0), []
+    while kept.applied_at is None:
+        waits.append(kept.look_at - steps.now() - waited)
+        waited += waits[-1] + timedelta(milliseconds=1)
+        with steps.later(waited):
+            _apply()
+        kept.refresh_from_db()
+    assert 72 <= waited / timedelta(hours=1) <= 78
+    assert len(waits) <= 30
+    assert waits[0] < timedelta(seconds=1)
+    assert max(waits) < timedelta(hours=6, seconds=1)
+
+
 def test_one_whose_send_is_recorded_hours_later_is_applied_then(shop: Caller) -> None:
     """A worker's machine was down, and what its calls gave lay in its spill."""
     (message_id,) = steps.accept(shop.service)
@@ -141,7 +157,7 @@ def test_one_whose_send_is_recorded_hours_later_is_applied_then(shop: Caller) ->
     with steps.later(timedelta(hours=5)):
         assert _apply() == 0
         steps.record(claimed, Outcome(provider_message_id="SM1"))
-    with steps.later(timedelta(hours=6, minutes=1)):
+    with steps.later(timedelta(hours=10, minutes=1)):
         assert _apply() == 1
     assert steps.message(message_id).status == "delivered"
 
@@ -189,9 +205,9 @@ def test_ten_thousand_at_once_are_applied_in_batches_each_message_written_once(s
 def _store_and_apply(account_id: int, receipt: Receipt) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         receipts.store(cursor, account_id, [receipt])
-        return receipts.apply(cursor)
+        return receipts.apply(cursor).applied
 
 
 def _apply() -> int:
     with transaction.atomic(), connection.cursor() as cursor:
-        return receipts.apply(cursor)
+        return receipts.apply(cursor).applied

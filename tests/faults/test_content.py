@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from chaski.identifiers import uuid7
 from config.management import ManagementError
 from tests.faults.evidence import Evidence
 from tests.faults.hostile import Vendors, vendors
@@ -80,9 +81,11 @@ def test_content_that_cannot_be_kept_is_refused_at_the_door(system: FaultSystem,
         assert status in (400, 413, 422), (shown, status, problem)
         if status == 422:
             assert field in problem["errors"], (shown, problem)
-    rows = [{"channel": "sms", "to": TO, "text": text} for text in ("good", "bad\0", "good")]
-    result = shop.client.send_many(rows)
+    ids = [str(uuid7()) for _ in range(3)]
+    texts = zip(ids, ("good", "bad\0", "good"), strict=True)
+    result = shop.client.send_many([{"id": id_, "channel": "sms", "to": TO, "text": text} for id_, text in texts])
     assert (result.accepted, [row.index for row in result.rejected]) == (2, [1])
+    shop.system.told.note(shop.name, ids[::2])
     assert shop.settled() == {"sent": 2}, "nothing else was accepted, and the queue moves"
     seen(f"{len(poison) + 2} kinds refused with their field; of a batch only the bad row; the others sent")
 
