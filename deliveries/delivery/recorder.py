@@ -20,9 +20,9 @@ import structlog
 from django.conf import settings
 
 from deliveries.conf import limits, timings
-from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.halving import by_halves, reason
 from deliveries.delivery.locked import be_impatient, free, prolong
 from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
@@ -158,7 +158,7 @@ class Recorder:
             self._say(error, len(batch) + len(self._waiting))
             return batch
         before = len(self._passed_over)
-        away, left = self._write_apart(batch)
+        away, left = self._write_by_halves(batch)
         if away is not None:
             self._say(away, len(left) + len(self._waiting))
         elif len(self._passed_over) > before and not is_unlike(error):
@@ -166,12 +166,15 @@ class Recorder:
             log.warning("results_wait_for_locked_rows", results=len(waiting), message_ids=_ids(waiting))
         return left
 
-    def _write_apart(self, batch: Sequence[Result]) -> tuple[psycopg.Error | None, Sequence[Result]]:
+    def _write_by_halves(self, batch: Sequence[Result]) -> tuple[psycopg.Error | None, Sequence[Result]]:
         """Write those of ``batch`` that can be written now, without waiting, and pass the others over.
 
         An error and what is not written for it, where the database is away.
         """
-        found, slower = apart(self._write_free, [batch]), min(self._look_seconds * 2, timings().record_retry_seconds)
+        found, slower = (
+            by_halves(self._write_free, [batch]),
+            min(self._look_seconds * 2, timings().record_retry_seconds),
+        )
         for result, error in found.refused:
             # The lease will end and the sweep will decide: the message stays visible.
             log.error("result_not_writable", message_id=str(result.settlement.id), reason=reason(error))
@@ -216,7 +219,7 @@ class Recorder:
         self._looked_at = time.monotonic()
 
     def _pass_over(self, batch: Sequence[Result]) -> None:
-        _, left = self._write_apart(batch)
+        _, left = self._write_by_halves(batch)
         self._passed_over += left
 
     def _prolong(self, settlements: Sequence[Settlement]) -> None:

@@ -16,9 +16,9 @@ from uuid import UUID
 import structlog
 
 from deliveries.conf import limits
-from deliveries.delivery.apart import apart, reason
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.halving import by_halves, reason
 from deliveries.delivery.lines import VERSION, Unreadable, of_line, to_line, version_of
 from deliveries.delivery.locked import free
 from deliveries.delivery.settle import Settlement, settle
@@ -67,7 +67,7 @@ class Replay:
 
     def _settled(self, file: Path) -> int:
         found = read(file)
-        done = apart(partial(self._write, found), [*chunks(found.settlements)])
+        done = by_halves(partial(self._write, found), [*chunks(found.settlements)])
         all_alike = done.stuck if not done.written and len(done.waiting) > 1 else None
         if (error := done.away or all_alike) is not None:
             raise error

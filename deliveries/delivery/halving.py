@@ -1,4 +1,4 @@
-"""Writing rows apart: those that cannot be written do not keep the others waiting. Used by recorder and replay."""
+"""Writing rows by halves: those that cannot be written do not keep the others waiting. Used by recorder and replay."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ALIKE = 16
 
 
 @dataclass(slots=True)
-class Apart(Generic[T]):
-    """What became of rows that were written apart.
+class Halves(Generic[T]):
+    """What became of rows that were written by halves.
 
     ``refused``: no database will ever take them, each with its error. ``waiting``: to be tried again, those first that
     were not tried alone yet. ``stuck``: the last error that waiting rows led to. ``away``: the one that ended it all.
@@ -30,12 +30,12 @@ class Apart(Generic[T]):
     away: psycopg.Error | None = None
 
 
-def apart(write: Callable[[Sequence[T]], None], pieces: Sequence[Sequence[T]]) -> Apart[T]:
+def by_halves(write: Callable[[Sequence[T]], None], pieces: Sequence[Sequence[T]]) -> Halves[T]:
     """``write`` the rows of all pieces, each piece in one transaction; one that fails is halved, without a wait between.
 
     It ends when the database is away, and when all fail alike: then what is left waits, and no row is blamed.
     """
-    found: Apart[T] = Apart()
+    found: Halves[T] = Halves()
     left, alone, failures = [*reversed(pieces)], list[T](), 0
     while left and found.away is None and failures < ALIKE:
         rows = left.pop()
