@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,14 @@ class Fate:
     seconds: float | None
 
 
-def fate(system: FaultSystem, message_id: str) -> Fate:
+def fate(system: FaultSystem, message_id: str, since: datetime | None = None) -> Fate:
     """What became of ``message_id``."""
     sql = (
         "SELECT status, in_doubt_count, attempt_count, extract(epoch FROM sent_at -"
-        " coalesce((SELECT min(opened_at) FROM attempt WHERE message_id = m.id), created_at))::float8"
+        " coalesce(%s, (SELECT min(opened_at) FROM attempt WHERE message_id = m.id), created_at))::float8"
         " FROM message m WHERE id = %s"
     )
-    ((status, doubts, attempts, seconds),) = system.query(sql, message_id)
+    ((status, doubts, attempts, seconds),) = system.query(sql, since, message_id)
     return Fate(status, system.accepted(message_id)[message_id], doubts, attempts, seconds)
 
 
