@@ -32,7 +32,7 @@ def test_a_rolling_restart_under_load_puts_nothing_in_doubt(system: FaultSystem,
             if name in WORKERS:
                 wait_for(lambda victim=name: busy_worker(system, 2) == victim, 20, f"calls under way in {name}")
             system.restarted(name, system.kill(name, signal.SIGTERM))
-        system.workers_are_ready()
+            system.workers_are_ready()  # as who rolls waits; what piled up meanwhile would come near its deadline
         load.more(50, 60)
     with seen.recovery():
         all_sent(system, load.told)
@@ -52,7 +52,7 @@ def test_a_worker_that_gets_no_time_leaves_its_calls_in_doubt_and_no_more(
         wait_for(lambda: says_that_it_stops(system, name, heard), 5, f"{name} to stop")
         ((stopped,),) = system.query("SELECT clock_timestamp()")
         before = open_at(system, name)
-        left = wait_for(lambda: 0 < (n := open_at(system, name)) < before and n, 5, "the end of some calls, not of all")
+        left = wait_for(lambda: 0 < (n := open_at(system, name)) <= before / 2 and n, 5, "the end of half of the calls")
         system.kill(name)  # the supervisor's grace is over
         claims = "SELECT count(*) FROM attempt WHERE worker LIKE %s AND opened_at > %s"
         assert system.query(claims, f"{name}@%", stopped) == [(0,)], "a worker that is asked to end claims nothing more"
