@@ -41,7 +41,7 @@ def row(number: str, fault: str, expected: str) -> pytest.MarkDecorator:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """Where one message is. ``seconds`` from its first claim to its hand-over, by the database's clock."""
+    """Where one message is. ``seconds`` from its first claim, or from ``since``, to its hand-over, by the database's clock."""
 
     status: str
     accepts: int
@@ -153,6 +153,22 @@ def rung_again(system: FaultSystem, pairs: set[Pair]) -> float:
 
         wait_for(complete, 20, f"a bell for each of {sorted(pairs)}")
     return time.monotonic() - begun
+
+
+def looked_at(system: FaultSystem, lane: str, *, by: int, times: int) -> None:
+    """Wait until ``by`` clients of the broker have asked ``times`` each how long ``lane`` is: relays do, for what is due."""
+    looks: Counter[str] = Counter()
+    with system.queues() as client, client.monitor() as given:
+
+        def complete() -> bool:
+            for _ in range(COMMANDS):
+                if not given.connection.can_read(timeout=0.05):
+                    break
+                told = given.next_command()
+                looks.update([told["client_port"]] if told["command"] == f"LLEN {lane}" else [])
+            return sum(count >= times for count in looks.values()) >= by
+
+        wait_for(complete, 30, f"{times} looks of each of {by} relays at {lane}")
 
 
 def _rung(command: str) -> Iterator[Pair]:
