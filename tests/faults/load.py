@@ -7,9 +7,16 @@ import time
 from collections import Counter
 from typing import Self
 
+import chaski
 from chaski.errors import ChaskiError
 from chaski.identifiers import uuid7
 from tests.processes.system import Tenant, wait_for
+
+
+def without_repeats(shop: Tenant) -> Tenant:
+    """The same service with a client that repeats nothing by itself: each refusal is seen."""
+    client = chaski.Client(url=shop.system.url, api_key=shop.key, timeout=(2, 20), retries=0)
+    return Tenant(shop.system, shop.name, shop.id, shop.key, client)
 
 
 class Load:

@@ -192,10 +192,15 @@ class FaultSystem(System):
         for child in list(self.supervisor.children.values()):
             if child.running:
                 child.popen.send_signal(signal.SIGCONT)
-            child._backoff = Backoff()  # a test's first crash is the first one
+        self.forget_crashes()
         wait_for(lambda: all(child.running for child in list(self.supervisor.children.values())), 60, "every process")
         self.workers_are_ready()
         self.spares.close()
+
+    def forget_crashes(self) -> None:
+        """Let each process's next crash be its first one to the supervisor, which waits longer after each."""
+        for child in list(self.supervisor.children.values()):
+            child._backoff = Backoff()
 
     def ready_workers(self) -> list[str]:
         """The workers that consume: they have left a sign of life since their process began."""

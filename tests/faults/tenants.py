@@ -32,6 +32,12 @@ def receipts_url(shop: Tenant, account: str) -> str:
     return f"{shop.system.url}/receipts/{shop.system.query(sql, shop.id, account)[0][0]}"
 
 
+def callbacks(shop: Tenant) -> dict[str, int]:
+    """How many of the service's callbacks have which status."""
+    sql = "SELECT status, count(*) FROM message WHERE service_id = %s AND origin = 'callback' GROUP BY status"
+    return dict(shop.system.query(sql, shop.id))
+
+
 def _made(environment: Mapping[str, str], name: str, accounts: tuple[Asked, ...]) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.faults.tenants", json.dumps({"name": name, "accounts": accounts})]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -22,7 +22,7 @@ from tests.channels.wire import answer
 from tests.faults.evidence import Evidence
 from tests.faults.hostile import accepts, says, vendors
 from tests.faults.system import RELAYS, WORKERS, FaultSystem
-from tests.faults.tenants import tenant
+from tests.faults.tenants import callbacks, tenant
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes, pytest.mark.thorough]
@@ -50,12 +50,6 @@ def move_clock(system: FaultSystem, by: timedelta) -> None:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'chaski' AND pid <> pg_backend_pid()"
         )
-
-
-def callbacks(shop: Tenant) -> dict[str, int]:
-    """How many of the service's callbacks have which status."""
-    sql = "SELECT status, count(*) FROM message WHERE service_id = %s AND origin = 'callback' GROUP BY status"
-    return dict(shop.system.query(sql, shop.id))
 
 
 def callback_attempts(shop: Tenant) -> int:

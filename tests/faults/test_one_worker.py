@@ -19,7 +19,14 @@ from tests.faults.evidence import Evidence
 from tests.faults.proxy import Proxy
 from tests.faults.system import WORKERS, FaultSystem
 from tests.faults.tenants import tenant
-from tests.faults.watching import LEASE_SECONDS, NOISE_SECONDS, RECOVERY_SECONDS, explained
+from tests.faults.watching import (
+    CALL_SECONDS,
+    LEASE_SECONDS,
+    NOISE_SECONDS,
+    RECOVERY_SECONDS,
+    explained,
+    once_and_without_doubt,
+)
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -211,15 +218,28 @@ def test_a_full_disk_loses_nothing(system: FaultSystem, shop: Tenant, seen: Evid
     with full_disks(system):
         ids = shop.send_many(100, "webhook")
         assert sent(shop.settled()), "delivery needs no disk"
-        system.vendor.delay(0.5)
-        ids += (answered := shop.send_many(100, "webhook"))
+        system.vendor.delay(CALL_SECONDS / 2)
+        heard = len(system.heard())
+        ids += shop.send_many(100, "webhook")
         wait_for(lambda: shop.under_way() > 20, 20, "calls under way")
         system.database.refuse()
-        wait_for(lambda: system.accepted(*answered).total() > 20, 20, "answers that cannot be recorded")
+        going = {name: count for name in WORKERS if (count := under_way_at(shop, name))}
+        for event in ("spill_not_written", "results_wait_for_the_database"):
+            wait_for(
+                lambda told=event: who_told(system, told, heard) >= set(going), 20, f"{event} from each of {going}"
+            )  # type: ignore[misc]
         system.vendor.heal()
         with seen.recovery():
             system.database.heal()
             assert sent(shop.settled(60))
-    accepts = explained(system, shop, ids)
+    once_and_without_doubt(system, shop, ids)
     assert system.pids() == pids, "no process had to be started again"
-    seen(f"200 messages, {accepts.total()} accepts, {sum(shop.doubts().values())} doubts; no process ended")
+    seen(
+        f"{sum(going.values())} of {len(ids)} calls under way at {len(going)} workers, whose answers neither database nor"
+        " disk took; each sent once, none in doubt; no process ended"
+    )
+
+
+def who_told(system: FaultSystem, event: str, since: int) -> set[str]:
+    """The processes that have told ``event`` after the line with number ``since``."""
+    return {line.partition(":")[0] for line in system.heard()[since:] if f" {event} " in line}

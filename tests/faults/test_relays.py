@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,8 +12,20 @@ from kombu import Connection
 from config import processes
 from deliveries.conf import limits
 from tests.faults.evidence import Evidence
+from tests.faults.hostile import Vendors, accepts, vendors
 from tests.faults.system import RELAYS, FaultSystem
-from tests.faults.watching import all_sent, fate, once_and_without_doubt, row, rung_again, statuses, waiting
+from tests.faults.tenants import callbacks, tenant
+from tests.faults.watching import (
+    NOISE_SECONDS,
+    RECOVERY_SECONDS,
+    all_sent,
+    fate,
+    looked_at,
+    once_and_without_doubt,
+    row,
+    statuses,
+    waiting,
+)
 from tests.processes.system import Tenant, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -39,11 +51,23 @@ def once_per_minute(system: FaultSystem, since: tuple[int, int, int]) -> tuple[i
     return (runs, works, minutes) if works == minutes else None
 
 
-@row("F24", "relays killed before and after a commit, and before a ring", "the next tick does it, once")
+@pytest.fixture
+def told(system: FaultSystem) -> Iterator[tuple[Tenant, Vendors]]:
+    """A service whose callbacks go to an endpoint of the test's own, and that endpoint."""
+    with vendors() as endpoint:
+        asking = tenant(system, system.webhook())
+        system.manage.run("endpoint", "set", asking.name, f"{endpoint.url}/callbacks/")
+        endpoint.answers["/callbacks/"] = accepts
+        yield asking, endpoint
+
+
+@row("F24", "relays killed before and after the commit of each job, and before a ring", "the next tick does it, once")
 def test_a_relay_killed_anywhere_in_its_tick_leaves_the_work_to_the_next(
-    system: FaultSystem, shop: Tenant, seen: Evidence
+    system: FaultSystem, shop: Tenant, told: tuple[Tenant, Vendors], seen: Evidence
 ) -> None:
-    for job in ("receipts", "end_leases"):
+    asking, endpoint = told
+    jobs = ("receipts", "end_leases", "expire", "callbacks")
+    for job in jobs:
         system.crash_at("relay_before_commit", job)
         system.crash_at("relay_after_commit", job)
     system.crash_at("after_claim")
@@ -52,14 +76,39 @@ def test_a_relay_killed_anywhere_in_its_tick_leaves_the_work_to_the_next(
     proved = shop.send("sms", "+56920000001")
     system.crash_at("relay_before_ring", "webhook", times=2)
     rung = shop.send("webhook", HOOK, send_at=datetime.now(UTC) + timedelta(seconds=1))
-    for point in ("relay_before_commit", "relay_after_commit", "relay_before_ring"):
-        wait_for(lambda where=point: system.crashed(where, times=2), 40, f"two relays killed at {point}")
+    with system.paused(asking.id):
+        late = asking.send("webhook", HOOK, expires_at=datetime.now(UTC) + timedelta(seconds=1))
+        wait_for(
+            lambda: killed_relays(system) and statuses(system, [str(late.id)])["expired"],
+            60,
+            "the end of what had no time left",
+        )
+    killed = 2 * len(jobs) + 2
+    dead = wait_for(
+        lambda: pids if len(pids := killed_relays(system)) == killed else None, 90, f"{killed} relays killed"
+    )
+    wait_for(
+        lambda: {system.pids()[name] for name in RELAYS} - dead, 60, "a relay that its supervisor has started again"
+    )
     with seen.recovery():
         all_sent(system, [str(message.id) for message in (abandoned, proved, rung)])
         wait_for(lambda: statuses(system, [str(proved.id)])["delivered"], 20, "the receipt's effect")
+        wait_for(lambda: set(callbacks(asking)) == {"sent"}, 20, "the callback")
+    assert seen.recovery_seconds is not None
+    assert seen.recovery_seconds < RECOVERY_SECONDS + NOISE_SECONDS
+    assert endpoint.asked["/callbacks/"] == callbacks(asking)["sent"] == 1
     assert fate(system, str(abandoned.id)).attempts == 2
     once_and_without_doubt(system, shop, [str(message.id) for message in (abandoned, proved, rung)])
-    seen("six relays killed; lease ended once, receipt applied once, scheduled message rung for")
+    seen(
+        f"{killed} relays killed; lease ended once, receipt applied once, expired once with one callback, scheduled"
+        " message rung for"
+    )
+
+
+def killed_relays(system: FaultSystem) -> set[int]:
+    """The pids of the relays that were killed at a point of their tick; the next one is started soon all the same."""
+    system.forget_crashes()
+    return {int(file.name.split(".")[1]) for file in system.crashes.glob("taken.*.relay_*")}
 
 
 @row("F25", "no relay while much becomes due, then two, and workers that take nothing", "bells stay bounded")
@@ -71,8 +120,7 @@ def test_two_relays_after_none_ring_no_storm(system: FaultSystem, shop: Tenant, 
             ids = [str(shop.send("webhook", HOOK, send_at=soon).id) for _ in range(10)]
             ids += [str(shop.send("webhook", HOOK).id) for _ in range(limits().queue_bells + 20)]
             ids += shop.send_many(60, "webhook", priority="bulk")
-        rung_again(system, {("webhook", "bulk")})
-        time.sleep(2)  # twenty ticks of two relays
+        looked_at(system, "bulk", by=len(RELAYS), times=20)
         found = waiting(system)
     assert found["webhook", "normal"] <= limits().queue_bells + 2 * len(RELAYS), found
     assert found["webhook", "bulk"] <= 2 * len(RELAYS), found
@@ -80,7 +128,7 @@ def test_two_relays_after_none_ring_no_storm(system: FaultSystem, shop: Tenant, 
         all_sent(system, ids)
     once_and_without_doubt(system, shop, ids)
     words = ", ".join(f"{count} in {lane}" for (_, lane), count in sorted(found.items()))
-    seen(f"{len(ids)} due, bells: {words}; then all sent once")
+    seen(f"{len(ids)} due, bells after 20 ticks of each relay: {words}; then all sent once")
 
 
 @row("F26", "beat killed, and its task rung six times at once", "messages flow; periodic work once per slot")
