@@ -20,8 +20,7 @@ from django.db import connection, transaction
 
 from chaski.vocabulary import Status
 from deliveries.conf import limits, timings
-from deliveries.delivery import apart as writing_apart
-from deliveries.delivery import database, recorder
+from deliveries.delivery import database, halving, recorder
 from deliveries.delivery import replay as replaying
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.lines import of_line
@@ -391,7 +390,7 @@ def test_many_that_wait_alone_let_the_others_pass_sooner_or_later(
     shop: Caller, recording: Recording, somebody: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them side by side than failures in a row are allowed."""
-    monkeypatch.setattr(writing_apart, "ALIKE", 4)
+    monkeypatch.setattr(halving, "ALIKE", 4)
     rows = answered(shop, 12)
     refused, others = [suppressing(row) for row in rows[:4]], rows[4:]
     somebody.execute("LOCK TABLE suppression")
