@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay, restoring
-from deliveries.delivery import claim, heads, held, inquiries, settle, sweep
+from deliveries.delivery import claim, heads, inquiries, locked, settle, sweep
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -27,7 +27,7 @@ STATEMENTS = {
     "turns": claim.TURNS,
     "begin": claim.BEGIN,
     "settle": settle.SETTLE,
-    "free": held.FREE,
+    "free": locked.FREE,
     "close": settle.CLOSE,
     "inquiries": inquiries.TAKE,
     "release": settle.RELEASE,
