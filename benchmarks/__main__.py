@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import drain, machine, report
+from benchmarks import drain, machine, report, taking_in
 from benchmarks.figures import Finding
 from benchmarks.processes import WorkersLost
 from benchmarks.run import Benchmark, Run, say
@@ -22,7 +22,13 @@ from config.management import ManagementError
 
 PROBLEMS = (InsideError, ManagementError, NotInstalled, ServerStartError, Unsound, WorkersLost)
 BENCHMARKS = {
-    each.name: each for each in (Benchmark("drain", "a backlog, against bare, tuned and naive Celery", drain.measure),)
+    each.name: each
+    for each in (
+        Benchmark("drain", "a backlog, against bare, tuned and naive Celery", drain.measure),
+        Benchmark("intake", "the library call against COPY", taking_in.in_process),
+        Benchmark("batches", "POST /batches against COPY", taking_in.batches),
+        Benchmark("requests", "POST /messages against a bare Django view", taking_in.requests),
+    )
 }
 EPILOG = """A name is that of a benchmark or of a target (S1). Without names all of them run, which takes hours.
 Everything runs in a temporary folder with servers of its own; nothing else on the machine should run meanwhile.

@@ -5,6 +5,7 @@ Used for Chaski and for every yardstick on Celery alike, so that all are held an
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,9 +31,16 @@ class Running:
     """Processes of one application. Started by ``with``; ends them all."""
 
     def __init__(
-        self, processes: Sequence[Process], environment: Mapping[str, str], *, broker: str, logs: Path
+        self,
+        processes: Sequence[Process],
+        environment: Mapping[str, str],
+        *,
+        broker: str,
+        logs: Path,
+        port: int | None = None,
     ) -> None:
         self._processes = processes
+        self._port = port
         self._lines: list[str] = []
         self._logs = logs
         self._celery = Celery(broker=broker, set_as_current=False)
@@ -103,6 +111,10 @@ class Running:
         while wanted and len(self._celery.control.ping(timeout=1.0, limit=wanted) or ()) < wanted:
             if time.monotonic() > until:
                 raise WorkersLost(f"Not all of {wanted} workers answer; see {self._logs}.\n{self.last_lines()}")
+        while self._port and not _listens(self._port):
+            if time.monotonic() > until:
+                raise WorkersLost(f"Nobody listens on port {self._port}; see {self._logs}.\n{self.last_lines()}")
+            time.sleep(0.1)
         time.sleep(CALM_SECONDS)
 
     def _broadcast(self, command: str, queue: str) -> None:
@@ -116,3 +128,11 @@ class Running:
     def _inspect(self, what: str) -> Mapping[str, Any]:
         inspect = self._celery.control.inspect(timeout=5.0, limit=len(self.workers))
         return getattr(inspect, what)() or {}
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

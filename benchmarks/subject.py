@@ -77,7 +77,8 @@ class Subject:
         if web:
             started.append(processes.web(f"127.0.0.1:{self.port}"))
         broker = self.servers.valkey.url
-        return Running([*started, *more], self.environment, broker=broker, logs=self.home / "log")
+        port = self.port if web else None
+        return Running([*started, *more], self.environment, broker=broker, logs=self.home / "log", port=port)
 
     def new_service(self) -> Service:
         """A service of its own for each run, so that a run's rows can be told apart."""
