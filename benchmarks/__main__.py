@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import drain, machine, report, taking_in
+from benchmarks import backlog, ceiling, counts, drain, idle, latency, machine, neighbours, receiving, report, taking_in
 from benchmarks.figures import Finding
 from benchmarks.processes import WorkersLost
 from benchmarks.run import Benchmark, Run, say
@@ -28,6 +28,14 @@ BENCHMARKS = {
         Benchmark("intake", "the library call against COPY", taking_in.in_process),
         Benchmark("batches", "POST /batches against COPY", taking_in.batches),
         Benchmark("requests", "POST /messages against a bare Django view", taking_in.requests),
+        Benchmark("latency", "accepted -> recorded as sent, 50 a second", latency.measure),
+        Benchmark("receipts", "receipts stored and applied", receiving.measure),
+        Benchmark("backlog", "a backlog of a million from its start to its end", backlog.measure),
+        Benchmark("counts", "statements per batch, tasks per backlog", counts.measure),
+        Benchmark("neighbours", "the other channels beside a provider that never answers", neighbours.measure),
+        Benchmark("urgent", "urgent messages over a bulk backlog", latency.urgent),
+        Benchmark("idle", "what everything uses while nothing happens", idle.measure),
+        Benchmark("sink", "what the sink itself can take, by ApacheBench", ceiling.measure),
     )
 }
 EPILOG = """A name is that of a benchmark or of a target (S1). Without names all of them run, which takes hours.
@@ -45,7 +53,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="what to run; --list shows the names")
-    add("--pairs", type=_positive, default=5, metavar="N", help="how often subject and yardstick run in turn (5)")
+    add(
+        "--pairs",
+        type=_positive,
+        metavar="N",
+        help="how often subject and yardstick run in turn (5; a backlog and counts once)",
+    )
     add("--messages", type=_positive, metavar="N", help="how many per run, instead of each benchmark's own number")
     add("--workers", type=_positive, default=os.cpu_count(), metavar="N", help="worker processes (one per core)")
     add("--peers", action="store_true", help="also measure other libraries; needs benchmarks/requirements.txt")

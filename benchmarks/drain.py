@@ -7,7 +7,7 @@ accepted; the clock starts before it is given back and ends with the commit of t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,37 +53,41 @@ def measure(run: Run) -> list[Finding]:
     for peer, _ in yardsticks:
         peer.check()
     with stage(run) as on:
-        for turn in range(1, run.pairs + 1):
+        for turn in range(1, run.turns() + 1):
             drained = drain(on, count)
             chaski.append(drained)
-            say(f"drain {turn}/{run.pairs}: Chaski {drained.rate:,.0f}/s, {_shares(drained)}")
+            say(f"drain {turn}/{run.turns()}: Chaski {drained.rate:,.0f}/s, {_shares(drained)}")
             for peer, number in yardsticks:
                 rate = peer.drain(on, number, run.workers)
                 others[peer.name].append(rate)
                 say(
-                    f"drain {turn}/{run.pairs}: {peer.name} {rate:,.0f}/s, Chaski is {drained.rate / rate:.2f} times that"
+                    f"drain {turn}/{run.turns()}: {peer.name} {rate:,.0f}/s, Chaski is {drained.rate / rate:.2f} times that"
                 )
     return _findings(chaski, others)
 
 
-def drain(on: Stage, count: int, *, delay: str = DELAY) -> Drained:
-    """One verified run of Chaski: ``count`` messages to a provider that answers after ``delay``."""
+def drain(on: Stage, count: int, *, before: Callable[[], None] = lambda: None) -> Drained:
+    """One verified run of Chaski: ``count`` messages to a provider that answers after 50 ms.
+
+    ``before`` is called when the backlog is accepted and held.
+    """
     service = on.chaski.new_service()
-    on.chaski.sms(service, on.sink.url(delay))
+    on.chaski.sms(service, on.sink.url(DELAY))
     on.sink.reset()
     with on.chaski.running() as running:
         running.hold(QUEUE)
         on.chaski.inside("fill", str(service.id), str(count))
+        before()
         on.servers.settle()
-        before = _cpu(on, running.cpu())
+        start = _cpu(on, running.cpu())
         begun = now(on)
         running.let_go(QUEUE)
         wait_until_dry(on, service.id)
-        after = _cpu(on, running.cpu())
+        end = _cpu(on, running.cpu())
         running.all_alive()
     ended: datetime = on.servers.query(LAST_SENT, service.id)[0][0]
     verify.chaski_sent_each_once(on.chaski, service, on.sink, count)
-    used = [b - a for a, b in zip(before, after, strict=True)]
+    used = [b - a for a, b in zip(start, end, strict=True)]
     return Drained(count, (ended - begun).total_seconds(), on.sink.seen().seconds, *used)
 
 

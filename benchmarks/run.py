@@ -20,12 +20,16 @@ _begun = time.monotonic()
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One call of the command. ``messages`` is None where each benchmark shall take its own number."""
+    """One call of the command. ``pairs`` and ``messages`` are None where each benchmark shall take its own number."""
 
-    pairs: int
+    pairs: int | None
     messages: int | None
     workers: int
     peers: bool
+
+    def turns(self, usual: int = 5) -> int:
+        """How often to measure: as asked, else ``usual``."""
+        return self.pairs or usual
 
     def count(self, usual: int) -> int:
         """How many messages: as asked, else ``usual``."""

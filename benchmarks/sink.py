@@ -21,6 +21,8 @@ import uvloop
 
 _MARK = b"message%3D"
 _LENGTH = b"content-length:"
+#: The last header is for clients that speak HTTP/1.0, such as ApacheBench.
+_HEAD = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n%b"
 #: Of the timeline, in seconds.
 STEP = 0.1
 
@@ -69,7 +71,7 @@ _numbers = count(1)
 
 
 def _answer(status: bytes, kind: bytes, body: bytes) -> bytes:
-    return b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (status, kind, len(body), body)
+    return _HEAD % (status, kind, len(body), body)
 
 
 def _created() -> bytes:

@@ -71,9 +71,11 @@ class Subject:
         """Where the web process answers, once it runs."""
         return f"http://127.0.0.1:{self.port}"
 
-    def running(self, *, web: bool = False, more: tuple[Process, ...] = ()) -> Running:
+    def running(self, *, web: bool = False, relay: bool = True, more: tuple[Process, ...] = ()) -> Running:
         """Workers and a relay, with the web process on demand; the command lines are those of production."""
-        started = [processes.relay(), *(processes.worker(number) for number in range(1, self.workers + 1))]
+        started = [processes.worker(number) for number in range(1, self.workers + 1)]
+        if relay:
+            started.append(processes.relay())
         if web:
             started.append(processes.web(f"127.0.0.1:{self.port}"))
         broker = self.servers.valkey.url

@@ -28,7 +28,7 @@ def in_process(run: Run) -> list[Finding]:
     with stage(run) as on:
         service = _service(on)
         on.chaski.inside("intake", str(service.id), str(min(count, 1000)))  # warm
-        found = on.chaski.inside("intake", str(service.id), str(count), "--pairs", str(run.pairs))
+        found = on.chaski.inside("intake", str(service.id), str(count), "--pairs", str(run.turns()))
     finding = _share("S4", found["intake"], found["copy"])
     say(f"intake: {finding.measures[0].median:,.0f} rows/s, {finding.figure:.0f}% of COPY")
     return [finding]
@@ -43,10 +43,10 @@ def batches(run: Run) -> list[Finding]:
         running.hold("normal")
         service = _service(on)
         _post_batches(on, service, min(count, 500))  # warm
-        for turn in range(1, run.pairs + 1):
+        for turn in range(1, run.turns() + 1):
             taken.append(_post_batches(on, service, count))
             copied.append(on.chaski.inside("copy", str(service.id), str(count))["per_second"])
-            say(f"batches {turn}/{run.pairs}: {taken[-1]:,.0f} rows/s, COPY {copied[-1]:,.0f}/s")
+            say(f"batches {turn}/{run.turns()}: {taken[-1]:,.0f} rows/s, COPY {copied[-1]:,.0f}/s")
     return [_share("S5", taken, copied)]
 
 
@@ -58,13 +58,13 @@ def requests(run: Run) -> list[Finding]:
     with stage(run) as on, on.chaski.running(web=True) as running, BareView(on) as bare:
         running.hold("normal")
         service = _service(on)
-        for warm in (True, *(False for _ in range(run.pairs))):
+        for warm in (True, *(False for _ in range(run.turns()))):
             number = min(count, 500) if warm else count
             rates = _post_messages(on, service, number), bare.post(number, CONNECTIONS)
             if not warm:
                 ours.append(rates[0])
                 theirs.append(rates[1])
-                say(f"requests {len(ours)}/{run.pairs}: {rates[0]:,.0f}/s, bare view {rates[1]:,.0f}/s")
+                say(f"requests {len(ours)}/{run.turns()}: {rates[0]:,.0f}/s, bare view {rates[1]:,.0f}/s")
     note = f"{CONNECTIONS} kept-open connections, one request at a time on each; gunicorn as in production for both"
     return [
         compared(
