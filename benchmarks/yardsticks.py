@@ -26,6 +26,13 @@ class NotInstalled(RuntimeError):
     """A yardstick needs packages that Chaski does not; the message names the command that installs them."""
 
 
+def need(who: str, *modules: str) -> None:
+    """Raises ``NotInstalled`` where one of ``modules`` is missing."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise NotInstalled(f"{who} needs {', '.join(missing)}; install what yardsticks need with: {INSTALL}")
+
+
 @dataclass(frozen=True, slots=True)
 class Yardstick:
     """One project under ``benchmarks/peers``. ``options`` are its worker's; ``table`` is empty where it keeps no rows."""
@@ -41,9 +48,7 @@ class Yardstick:
 
     def check(self) -> None:
         """Raises ``NotInstalled``."""
-        missing = [name for name in self.needs if find_spec(name) is None]
-        if missing:
-            raise NotInstalled(f"{self.name} needs {', '.join(missing)}; install what yardsticks need with: {INSTALL}")
+        need(self.name, *self.needs)
 
     def drain(self, on: Stage, count: int, workers: int, *, delay: str = "d50") -> float:
         """One verified run of ``count`` tasks, by as many worker processes as Chaski has; tasks per second."""
