@@ -14,6 +14,7 @@ from datetime import datetime
 from benchmarks import verify
 from benchmarks.cpu import cpu_seconds
 from benchmarks.figures import Finding, Measure, alone, compared
+from benchmarks.libraries import LIBRARIES, Library
 from benchmarks.run import Run, Stage, say, stage
 from benchmarks.yardsticks import CELERY_NOOP, NAIVE, TUNED, NotInstalled, Yardstick
 
@@ -49,6 +50,8 @@ def measure(run: Run) -> list[Finding]:
     count = run.count(MESSAGES)
     sizes = [(CELERY_NOOP, max(100, count // 2)), (TUNED, max(100, count // 8)), (NAIVE, max(50, count // 20))]
     yardsticks = [(peer, number) for peer, number in sizes if installed(peer)]
+    libraries = [library for library in LIBRARIES if run.peers and installed(library)]
+    peers: dict[str, list[float]] = {library.name: [] for library in libraries}
     chaski: list[Drained] = []
     others: dict[str, list[float]] = {peer.name: [] for peer, _ in yardsticks}
     with stage(run) as on:
@@ -62,10 +65,14 @@ def measure(run: Run) -> list[Finding]:
                 say(
                     f"drain {turn}/{run.turns()}: {peer.name} {rate:,.0f}/s, Chaski is {drained.rate / rate:.2f} times that"
                 )
-    return _findings(chaski, others)
+            for library in libraries:
+                peers[library.name].append(library.drain(on, max(100, count // 4)))
+                say(f"drain {turn}/{run.turns()}: {library.name} {peers[library.name][-1]:,.0f}/s")
+    measures = [Measure(name, "messages/s", tuple(rates)) for name, rates in peers.items()]
+    return _findings(chaski, others, measures)
 
 
-def installed(peer: Yardstick) -> bool:
+def installed(peer: Yardstick | Library) -> bool:
     """Can it run? Says what is missing and how to install it; its target is then left out of the report."""
     try:
         peer.check()
@@ -128,7 +135,7 @@ def _shares(drained: Drained) -> str:
     )
 
 
-def _findings(chaski: Sequence[Drained], others: dict[str, list[float]]) -> list[Finding]:
+def _findings(chaski: Sequence[Drained], others: dict[str, list[float]], peers: Sequence[Measure]) -> list[Finding]:
     rate = Measure("Chaski", "messages/s", tuple(one.rate for one in chaski))
     steady = Measure("Chaski, by the sink's clock alone", "messages/s", tuple(one.count / one.span for one in chaski))
     sink = max(one.sink_cpu / one.seconds for one in chaski)
@@ -144,5 +151,5 @@ def _findings(chaski: Sequence[Drained], others: dict[str, list[float]]) -> list
         Measure("sink CPU", "ms", tuple(one.sink_cpu / one.count * 1000 for one in chaski)),
     ]
     note = f"the sink used at most {sink:.0%} of one core"
-    found.append(alone("S8", Measure("worker CPU", "ms", each), *rest, steady, notes=[note]))
+    found.append(alone("S8", Measure("worker CPU", "ms", each), *rest, steady, *peers, notes=[note]))
     return found
