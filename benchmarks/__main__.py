@@ -8,6 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
+
+import psycopg
 
 from benchmarks import (
     backlog,
@@ -33,7 +36,17 @@ from benchmarks.yardsticks import NotInstalled
 from config.embedded import ServerStartError
 from config.management import ManagementError
 
-PROBLEMS = (InsideError, ManagementError, NotInstalled, ServerStartError, Unsound, WorkersLost)
+PROBLEMS = (
+    InsideError,
+    ManagementError,
+    NotInstalled,
+    ServerStartError,
+    Unsound,
+    WorkersLost,
+    CalledProcessError,
+    ConnectionError,
+    psycopg.Error,
+)
 BENCHMARKS = {
     each.name: each
     for each in (
