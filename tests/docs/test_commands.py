@@ -13,6 +13,7 @@ from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import Resolver404, resolve
 
+from benchmarks import __main__ as benchmarks
 from config import checks, up
 from tests.containers.compose import services
 from tests.docs.texts import ROOT, Snippet, documents, name_of, prose, snippets
@@ -74,7 +75,7 @@ def check_words(words: list[str]) -> None:
     elif program == "python" and rest[0] == "manage.py":
         manage_py(rest[1:])
     elif program in ("python", ".venv/bin/python"):
-        assert (ROOT / rest[0]).is_file() or (rest[0] == "-m" and (ROOT / f"{rest[1].replace('.', '/')}.py").is_file())
+        python(rest)
     elif program == "./bin/up":
         up.options_of(rest)
     elif program == "./bin/test":
@@ -83,6 +84,16 @@ def check_words(words: list[str]) -> None:
         assert (ROOT / program).is_file() or shutil.which(program.rpartition("/")[2]), program
     else:
         assert program in FOREIGN, f"{program} is unknown here"
+
+
+def python(rest: list[str]) -> None:
+    """A file, or ``-m`` and a module; what the benchmarks are given is parsed as they would."""
+    if rest[:2] == ["-m", "benchmarks"]:
+        assert benchmarks.parse(rest[2:])
+    elif rest[:2] == ["-m", "pip"]:
+        assert (ROOT / rest[-1]).is_file()
+    else:
+        assert (ROOT / rest[0]).is_file() or (rest[0] == "-m" and (ROOT / f"{rest[1].replace('.', '/')}.py").is_file())
 
 
 @pytest.mark.parametrize(("file", "words"), SHOWN, ids=[f"{file}: {' '.join(words)}"[:90] for file, words in SHOWN])

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.texts import PYTHON, ROOT, documents, name_of, prose, tracked
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-FOLDERS = ("docs", "tests", "config", "deliveries", "channels", "chaski", "ops", "bin")
+FOLDERS = ("docs", "tests", "config", "deliveries", "channels", "chaski", "benchmarks", "ops", "bin")
 PATH = re.compile(rf"(?<![\w./-])(?P<path>(?:{'|'.join(FOLDERS)})/[\w./-]*\w)")
 ADDRESS = re.compile(r"https?://\S+")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)

@@ -1,0 +1,12 @@
+"""The Celery application, as Celery's own page for Django shows it."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.peers.naive.settings")
+app = Celery("naive")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["benchmarks.peers.naive"])
