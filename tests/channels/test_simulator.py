@@ -26,6 +26,7 @@ from channels.base import (
 )
 from channels.email_smtp import Smtp
 from channels.http import HttpClient
+from channels.simulator.desk import Desk
 from channels.simulator.faults import FAULTS, Act
 from channels.simulator.server import Running, running
 from tests.channels.simulated import FAILS, kept, message, numbered, provider
@@ -192,7 +193,16 @@ class TestReceipts:
         assert summary == {"accepted": 0, "providers": {}, "faults": {"reject": 1}, "receipts": {}}
 
 
-async def test_the_simulator_ends_at_once_whatever_is_open_or_hangs(tmp_path: Path, http: HttpClient) -> None:
+async def test_the_simulator_ends_at_once_whatever_is_open_or_hangs(
+    tmp_path: Path, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, real = asyncio.Semaphore(0), Desk.hang
+
+    async def hang(desk: Desk) -> None:
+        silent.release()
+        await real(desk)
+
+    monkeypatch.setattr(Desk, "hang", hang)
     async with running(tmp_path / "ledger.jsonl", hang_seconds=60) as simulator:
         idle, *hanging = [provider(channel, simulator, http) for channel in ("email", "email", "sms")]
         await idle.send(message("email", "ok"))  # its session is kept open
@@ -201,7 +211,8 @@ async def test_the_simulator_ends_at_once_whatever_is_open_or_hangs(tmp_path: Pa
         sending = asyncio.gather(
             *(sender.send(message(sender.channels[0], "timeout_before")) for sender in hanging), return_exceptions=True
         )
-        await asyncio.sleep(0.1)
+        for _ in hanging:
+            await silent.acquire()
         begun = asyncio.get_running_loop().time()
     assert {type(error) for error in await sending} == {InDoubt}
     assert asyncio.get_running_loop().time() - begun < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,13 @@ def periodic(system: FaultSystem, since: tuple[int, int, int] = (0, 0, 0)) -> tu
     """Runs, runs with work, minutes, each counted from ``since``."""
     ((runs, works, minutes),) = system.query(PERIODIC)
     return runs - since[0], works - since[1], minutes - since[2]
+
+
+def unchanged(system: FaultSystem, seconds: float) -> tuple[int, int, int] | None:
+    """The counts, provided that they stay so: a run that has begun its minute has told its result too."""
+    before = periodic(system)
+    time.sleep(seconds)
+    return before if periodic(system) == before else None
 
 
 def once_per_minute(system: FaultSystem, since: tuple[int, int, int]) -> tuple[int, int, int] | None:
@@ -137,7 +145,7 @@ def test_periodic_work_is_done_once_per_slot_however_often_it_is_rung(
 ) -> None:
     pid = system.kill("beat")
     message = shop.send("webhook", HOOK)
-    before = periodic(system)
+    before = wait_for(lambda: unchanged(system, 0.5), 20, "the end of what beat had rung for")
     with Connection(system.environment["CHASKI_BROKER_URL"]) as broker, broker.SimpleQueue("control") as queue:
         for n in range(6):
             headers = {
