@@ -13,7 +13,7 @@ from django.db import connection
 from deliveries.models import Account
 from tests.api.calls import Api
 from tests.api.server import Server, database_url
-from tests.factories import Caller
+from tests.factories import Caller, make_account, make_caller
 
 
 @pytest.fixture
@@ -37,6 +37,14 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
     log = Path(tmp_path_factory.mktemp("server")) / "web.log"
     with Server(database_url(str(connection.settings_dict["NAME"])), log) as running:
         yield running
+
+
+@pytest.fixture
+def sender(transactional_db: None) -> Caller:
+    """A service that can send SMS, in rows that a real server sees."""
+    caller = make_caller("at-once")
+    make_account("sms", service=caller.service)
+    return caller
 
 
 @pytest.fixture

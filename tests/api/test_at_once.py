@@ -22,16 +22,9 @@ from deliveries.models import Acceptance, Batch, Idempotency, Message, Pending
 from deliveries.secrets import mint_key
 from tests.api.calls import SMS
 from tests.api.server import Server
-from tests.factories import Caller, make_account, make_caller
+from tests.factories import Caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def sender(transactional_db: None) -> Caller:
-    caller = make_caller("at-once")
-    make_account("sms", service=caller.service)
-    return caller
 
 
 def poster(server: Server, caller: Caller) -> Callable[..., urllib3.BaseHTTPResponse]:

@@ -12,16 +12,9 @@ import pytest
 
 from deliveries.api.bodies import DRAIN_SECONDS, READ_SECONDS
 from tests.api.server import THREADS, WORKERS, Server
-from tests.factories import Caller, make_account, make_caller
+from tests.factories import Caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def sender(transactional_db: None) -> Caller:
-    caller = make_caller("at-once")
-    make_account("sms", service=caller.service)
-    return caller
 
 
 def announced(server: Server, path: str, key: str = "") -> socket.socket:
