@@ -5,12 +5,10 @@ Used by every stage that writes SQL; both Django's cursor and psycopg's own sati
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Protocol
-from uuid import UUID
 
+import msgspec
 import psycopg
 import psycopg.errors
 from django.db import Error as DjangoError
@@ -103,14 +101,19 @@ def storable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
+def _plain(value: object) -> object:
+    """What msgspec leaves to us: subclasses of text, above all Django's SafeString."""
+    if isinstance(value, str):
+        return str.__str__(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+_ENCODER = msgspec.json.Encoder(enc_hook=_plain)
+
+
 def as_json(rows: Sequence[Any] | dict[str, Any]) -> str:
-    """``rows`` as the JSON text that ``jsonb_to_recordset`` takes. Times become ISO 8601, ids their canonical form."""
-    return json.dumps(rows, default=_plain, ensure_ascii=False, allow_nan=False)
+    """``rows`` as the JSON text that ``jsonb_to_recordset`` takes: dictionaries, or dataclasses by their fields.
+
+    Times become RFC 3339, ids their canonical form. Numbers that are not finite become null: keep them out before.
+    """
+    return _ENCODER.encode(rows).decode()

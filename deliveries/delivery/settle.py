@@ -7,7 +7,7 @@ changes no status: what it knows is kept on its attempt.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -170,17 +170,17 @@ def _pending_row(row: Settlement) -> dict[str, object]:
 
 
 def _attempt_row(row: Settlement) -> dict[str, object]:
-    outcome = asdict(row.outcome)
+    outcome = row.outcome
     return {
         "id": row.id,
         "token": row.token,
         "number": row.number,
-        "outcome": outcome["error_class"] or "accepted",
-        "code": outcome["code"],
-        "detail": outcome["detail"],
-        "provider_message_id": outcome["provider_message_id"],
+        "outcome": outcome.error_class or "accepted",
+        "code": outcome.code,
+        "detail": outcome.detail,
+        "provider_message_id": outcome.provider_message_id,
         "at": row.at,
-        "written_at": outcome["written_at"],
+        "written_at": outcome.written_at,
     }
 
 
