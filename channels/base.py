@@ -183,8 +183,8 @@ class Provider(ABC):
     #: How long ``send`` waits for the vendor. Less than the deadline, so that a hang is classed in ``send``, which
     #: knows whether anything had left, and not by a cancellation from outside.
     call_seconds: float = 15.0
-    #: How many attempts one worker process may have in flight through this provider.
-    window: ClassVar[int] = 200
+    #: How many calls one worker process may have under way through one account, however quick the answers.
+    window: ClassVar[int] = 500
     options: ClassVar[Sequence[Option]] = ()
     #: What ``send`` understands in a message's own ``options``: name -> what it does.
     message_options: ClassVar[Mapping[str, str]] = {}

@@ -24,7 +24,8 @@ class Timings:
     #: Three sweeps. The mark of a relay that is older than this means that the database was away.
     outage_seconds: float = 15.0
     task_run_seconds: float = 5.0
-    record_seconds: float = 0.02
+    #: Under load: results wait for each other so long, at most.
+    record_seconds: float = 0.05
     #: The longest wait between two tries to record while the database is away.
     record_retry_seconds: float = 5.0
     #: Between two looks whether results can be recorded whose rows somebody holds.
@@ -32,6 +33,8 @@ class Timings:
     #: For how long who passes over what somebody holds waits for any lock: there should be none left. The same at every scale.
     lock_seconds: float = 0.1
     bell_slot_seconds: float = 15.0
+    #: Between two bells of one process that others may help it.
+    help_seconds: float = 1.0
     replay_seconds: float = 15.0
     pause_cache_seconds: float = 0.5
     account_cache_seconds: float = 2.0
@@ -61,6 +64,7 @@ class Limits:
 
     claim_rows: int = 250
     record_rows: int = 250
+    places: int = 1_000
     ring_ids: int = 100
     ring_backlog: int = 5_000
     queue_bells: int = 64
@@ -86,6 +90,7 @@ def timings() -> Timings:
         outage_seconds=max(15.0 * scale, 3.0),
         task_run_seconds=5.0 * scale,
         bell_slot_seconds=15.0 * scale,
+        help_seconds=1.0 * scale,
         replay_seconds=15.0 * scale,
         record_retry_seconds=5.0 * scale,
         locked_seconds=1.0 * scale,

@@ -80,12 +80,14 @@ SETTLED = """
 DELETE FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) AND lease_until IS NULL RETURNING service_id, ordering_key
 """
 
-#: What is known of the provider's answer even when the attempt could not tell.
+#: What is known of the provider's answer even when the attempt could not tell: one that is in doubt rather than a later one,
+#: which will have an answer of its own.
 LEARN = """
 UPDATE attempt a SET provider_message_id = r.provider_message_id
 FROM unnest(%(ids)s::uuid[], %(provider_ids)s::text[]) AS r(id, provider_message_id)
 WHERE a.message_id = r.id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.provider_message_id = '' AND a.number = (
-    SELECT max(number) FROM attempt WHERE message_id = r.id)
+    SELECT number FROM attempt WHERE message_id = r.id
+    ORDER BY (outcome IN ('in_doubt', 'transient') AND provider_message_id = '') DESC, number DESC LIMIT 1)
 """
 
 _TARGET = {

@@ -5,7 +5,6 @@ Called by the engine. Many workers claim at once: rows that another one holds ar
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,40 +12,50 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chaski.vocabulary import Lane
+from deliveries.delivery.turns import UNLIMITED, Room, Turns, open_turns, shares
 from deliveries.models.messages import LANES
 from deliveries.pausing import Pauses
 from deliveries.sql import Cursor
 
 ELIGIBLE = """
     p.channel = %(channel)s AND NOT p.blocked AND p.due_at <= chaski_now() AND p.lease_until IS NULL
-    AND (p.suspicion >= 2) = %(solitary)s AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
+    AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
     AND (p.batch_id IS NULL OR p.batch_id <> ALL(%(batches)s::uuid[]))
 """
 
 BY_ID = f"""
 picked AS MATERIALIZED (
-    SELECT p.message_id FROM pending p WHERE p.message_id = ANY(%(ids)s::uuid[]) AND {ELIGIBLE}
+    SELECT p.message_id FROM pending p WHERE p.message_id = ANY(%(ids)s::uuid[]) AND (p.suspicion >= 2) = %(solitary)s
+        AND {ELIGIBLE}
     ORDER BY p.message_id LIMIT %(n)s FOR UPDATE SKIP LOCKED
 )"""
 
-#: Turns: each service of a lane gets its share of the batch; what some leave over the others may have.
+#: Each turn gets its quota of the batch; what some leave over the others may have.
 BY_TURN = f"""
 turn AS MATERIALIZED (
-    SELECT lane, service_id, random() AS r,
-           greatest(1, ceil(%(n)s::numeric / count(*) OVER (PARTITION BY lane)))::int AS quota
-    FROM unnest(%(lanes)s::smallint[], %(services)s::int[]) AS u(lane, service_id)
+    SELECT * FROM unnest(%(lanes)s::smallint[], %(services)s::int[], %(through)s::int[], %(quotas)s::int[], %(rests)s::int[])
+        WITH ORDINALITY AS u(lane, service_id, account_id, quota, rest, place)
 ), fair AS MATERIALIZED (
-    SELECT x.message_id FROM (SELECT * FROM turn ORDER BY lane, r) t CROSS JOIN LATERAL (
-        SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id AND {ELIGIBLE}
+    SELECT x.message_id FROM (SELECT * FROM turn ORDER BY place) t CROSS JOIN LATERAL (
+        SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id
+            AND p.account_id = t.account_id AND p.suspicion < 2 AND {ELIGIBLE}
         ORDER BY p.due_at LIMIT t.quota FOR UPDATE SKIP LOCKED) x
     LIMIT %(n)s
 ), more AS MATERIALIZED (
-    SELECT x.message_id FROM (SELECT * FROM turn ORDER BY lane, r) t CROSS JOIN LATERAL (
-        SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id AND {ELIGIBLE}
+    SELECT x.message_id FROM (SELECT * FROM turn WHERE rest > 0 ORDER BY place) t CROSS JOIN LATERAL (
+        SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id
+            AND p.account_id = t.account_id AND p.suspicion < 2 AND {ELIGIBLE}
             AND p.message_id NOT IN (SELECT message_id FROM fair)
-        ORDER BY p.due_at LIMIT %(n)s FOR UPDATE SKIP LOCKED) x
+        ORDER BY p.due_at LIMIT t.rest FOR UPDATE SKIP LOCKED) x
     LIMIT greatest(0, %(n)s - (SELECT count(*) FROM fair))
 ), picked AS MATERIALIZED (SELECT message_id FROM fair UNION ALL SELECT message_id FROM more)"""
+
+#: The few that were in flight when two workers vanished, by an index of their own.
+SUSPECTS = f"""
+picked AS MATERIALIZED (
+    SELECT p.message_id FROM pending p WHERE p.suspicion >= 2 AND p.lane <= %(lane)s AND {ELIGIBLE}
+    ORDER BY p.lane, p.due_at LIMIT %(n)s FOR UPDATE SKIP LOCKED
+)"""
 
 #: ANY(ARRAY(...)), NOT IN and LIMIT keep every step a look-up per row: where the planner may join, it reads the whole
 #: queue or a whole month as soon as its estimate is wrong.
@@ -70,20 +79,7 @@ FROM leased l CROSS JOIN LATERAL (SELECT * FROM message WHERE id = l.message_id 
 
 CLAIM_IDS = f"WITH {BY_ID}{LEASE}"
 CLAIM_DUE = f"WITH {BY_TURN}{LEASE}"
-
-#: A loose index scan: one probe per (lane, service), however many rows each has.
-TURNS = """
-WITH RECURSIVE turn AS (
-    (SELECT lane, service_id FROM pending WHERE channel = %(channel)s AND NOT blocked AND lane <= %(lane)s
-     ORDER BY lane, service_id LIMIT 1)
-    UNION ALL
-    SELECT x.lane, x.service_id FROM turn CROSS JOIN LATERAL (
-        SELECT p.lane, p.service_id FROM pending p WHERE p.channel = %(channel)s AND NOT p.blocked
-            AND p.lane <= %(lane)s AND (p.lane, p.service_id) > (turn.lane, turn.service_id)
-        ORDER BY p.lane, p.service_id LIMIT 1) x
-)
-SELECT lane, service_id FROM turn
-"""
+CLAIM_SUSPECTS = f"WITH {SUSPECTS}{LEASE}"
 
 BEGIN = """
 WITH mine AS MATERIALIZED (
@@ -93,6 +89,7 @@ WITH mine AS MATERIALIZED (
     FROM pending p JOIN message m ON m.id = p.message_id
     WHERE p.message_id = ANY(%(ids)s::uuid[]) AND m.id = ANY(%(ids)s::uuid[])
         AND p.lease_token = %(token)s AND p.lease_until > chaski_now()
+        AND m.status = 'queued'  -- a receipt may have proved it delivered since the claim
 ), begun AS (
     UPDATE attempt a SET begun_at = chaski_now() FROM mine
     WHERE a.message_id = mine.message_id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.token = %(token)s
@@ -129,7 +126,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What may be claimed: up to ``n`` of ``channel`` in ``lane`` or a more urgent one, or among ``ids``."""
+    """What may be claimed: up to ``n`` of ``channel`` in ``lane`` or a more urgent one, or among ``ids``.
+
+    ``room``: what each account may still take; unless told otherwise, everything.
+    """
 
     channel: str
     lane: Lane
@@ -138,26 +138,9 @@ class Request:
     worker: str
     task_id: str
     pauses: Pauses
-    resting: frozenset[int] = frozenset()
+    room: Room = UNLIMITED
     ids: tuple[str, ...] = ()
     solitary: bool = False
-
-
-class Turns:
-    """Which services have something waiting, asked at most twice a second per channel and lane."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._known: dict[tuple[str, Lane], tuple[float, list[tuple[int, int]]]] = {}
-
-    def of(self, cursor: Cursor, channel: str, lane: Lane, *, fresh: bool) -> list[tuple[int, int]]:
-        """(lane number, service id) pairs; ``fresh`` asks the database in any case."""
-        read_at, turns = self._known.get((channel, lane), (float("-inf"), []))
-        if fresh or time.monotonic() - read_at > self._seconds:
-            cursor.execute(TURNS, {"channel": channel, "lane": LANES.index(lane)})
-            turns = [(row[0], row[1]) for row in cursor.fetchall()]
-            self._known[channel, lane] = (time.monotonic(), turns)
-        return turns
 
 
 @dataclass(slots=True)
@@ -175,6 +158,9 @@ class Claimer:
         if request.ids:
             cursor.execute(CLAIM_IDS, {**parameters, "ids": list(request.ids)})
             return [_claimed(row, token) for row in cursor.fetchall()]
+        if request.solitary:
+            cursor.execute(CLAIM_SUSPECTS, {**parameters, "lane": LANES.index(request.lane)})
+            return [_claimed(row, token) for row in cursor.fetchall()]
         found = self._by_turn(cursor, request, parameters, token, fresh=False)
         # The cached turns may miss a service that has just begun to send.
         return found or self._by_turn(cursor, request, parameters, token, fresh=True)
@@ -183,10 +169,18 @@ class Claimer:
         self, cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, *, fresh: bool
     ) -> list[Claimed]:
         turns = self.turns.of(cursor, request.channel, request.lane, fresh=fresh)
-        if not turns:
+        may = open_turns(turns, request.pauses, request.room.full)
+        if not may:
             return []
-        lanes, services = [lane for lane, _ in turns], [service for _, service in turns]
-        cursor.execute(CLAIM_DUE, {**parameters, "lanes": lanes, "services": services})
+        parts = shares(may, request.n, request.room)
+        arrays = {
+            "lanes": [part.turn.lane for part in parts],
+            "services": [part.turn.service_id for part in parts],
+            "through": [part.turn.account_id for part in parts],
+            "quotas": [part.quota for part in parts],
+            "rests": [part.rest for part in parts],
+        }
+        cursor.execute(CLAIM_DUE, {**parameters, **arrays})
         return [_claimed(row, token) for row in cursor.fetchall()]
 
     @staticmethod
@@ -199,7 +193,7 @@ class Claimer:
             "worker": request.worker,
             "task_id": request.task_id,
             "solitary": request.solitary,
-            "accounts": sorted(request.pauses.accounts | request.resting),
+            "accounts": sorted(request.pauses.accounts | request.room.full),
             "paused": sorted(request.pauses.services),
             "batches": sorted(request.pauses.batches),
         }
@@ -220,7 +214,7 @@ class Begun:
 
 
 def begin(cursor: Cursor, token: UUID, ids: Sequence[UUID]) -> Begun:
-    """Commit that the calls of ``ids`` begin. What is in none of the three sets is no longer ours: do not touch it."""
+    """Commit that the calls of ``ids`` begin. What is in none of the three sets is not to be sent by us: do not touch it."""
     cursor.execute(BEGIN, {"ids": list(ids), "token": token})
     rows = cursor.fetchall()
     expired = frozenset(row[0] for row in rows if row[1])

@@ -14,28 +14,31 @@ from datetime import datetime
 import structlog
 import uvloop
 
+from channels.base import Provider
 from channels.http import HttpClient
 from channels.registry import providers
 from chaski.vocabulary import ErrorClass, Lane, Status
-from deliveries import lineage, pausing
+from deliveries import lineage
 from deliveries.conf import limits, timings
-from deliveries.delivery.accounts import Accounts, LiveAccount, gone
-from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
+from deliveries.delivery.accounts import Accounts, LiveAccount
+from deliveries.delivery.claim import Begun, Claimed
+from deliveries.delivery.claims import Claims
 from deliveries.delivery.crashes import crash_point
-from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand, Tally
-from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.sending import moment, send, tell
 from deliveries.delivery.settle import Settlement
-from deliveries.delivery.window import Suspects, Window
+from deliveries.delivery.window import PATIENCE_SECONDS, Suspects, Window
 from deliveries.doorbell import doorbell
 from deliveries.retry import Decision, History, Outcome, decide
-from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
 _EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the call could begin")
 _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
+#: What says that a provider is away, or has more than it can take: fewer calls at once, please.
+OVERLOADED = frozenset({ErrorClass.NOT_SENT, ErrorClass.THROTTLED, ErrorClass.TRANSIENT, ErrorClass.IN_DOUBT})
+#: Between two claims while an account is full and nothing else is due.
+LOOK_AGAIN_SECONDS = 0.25
 #: For good-byes (SMTP's QUIT above all) at the end of the process.
 CLOSE_SECONDS = 5.0
 
@@ -51,15 +54,13 @@ class Engine:
         self.loop = uvloop.new_event_loop()
         self.claimed_at: float | None = None
         self._stopping = threading.Event()
-        self._claims = EngineConnection()
-        self._claimer = Claimer()
+        self._claims = Claims(worker)
         self.recorder = Recorder(self.in_flight)
         self._windows: dict[str, Window] = {}
         self._hands: list[Hand] = []
         self._lock = threading.Lock()
         self._suspects = Suspects()
-        self._resting: dict[int, float] = {}
-        self._pauses: tuple[float, pausing.Pauses] | None = None
+        self._help_at: dict[tuple[str, Lane], float] = {}
         self._accounts: Accounts | None = None
         self._thread = threading.Thread(target=self._run_loop, name="chaski-loop", daemon=True)
 
@@ -124,36 +125,42 @@ class Engine:
         end = time.monotonic() + timings().task_run_seconds
         window = self._window(hand.channel)
         while (left := end - time.monotonic()) > 0 and not self._stopping.is_set():
-            room = window.take(limits().claim_rows)
+            room = window.take(limits().claim_rows, hand.lane, patience=min(left, PATIENCE_SECONDS))
             if not room:
-                window.wait(min(left, 0.1))
                 continue
             taken = self._claim(hand, window, room, ids)
             more, ids = taken or bool(ids), ()
-            if taken == room:
-                doorbell.ring(hand.channel, hand.lane)  # others may help
-            if self._claim_suspect(hand, window) or more or hand.pause(left):
+            if taken and (taken == room or window.crowded):
+                self._call_for_help(hand)
+            if self._claim_suspect(hand, window) or more:
                 continue
-            if not hand.tally.in_flight:
+            if window.crowded:
+                window.wait_for_room(min(left, LOOK_AGAIN_SECONDS))
+            elif not hand.pause(left) and not hand.tally.in_flight:
                 break
         return hand.tally
+
+    def _call_for_help(self, hand: Hand) -> None:
+        """Let another process know that more is due than this one takes."""
+        now, place = time.monotonic(), (hand.channel, hand.lane)
+        if now >= self._help_at.get(place, 0.0):
+            self._help_at[place] = now + timings().help_seconds
+            doorbell.ring(*place)
 
     def _window(self, channel: str) -> Window:
         with self._lock:
             if channel not in self._windows:
                 known = providers().items()
-                places = [cls.window for (served, name), cls in known if served == channel and name != "sandbox"]
-                self._windows[channel] = Window(min(places, default=200))
+                most = [cls.window for (served, name), cls in known if served == channel and name != "sandbox"]
+                self._windows[channel] = Window(limits().places, min(most, default=Provider.window))
             return self._windows[channel]
 
     def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> int:
         started = time.monotonic()
         try:
-            with self._claims.transaction() as cursor:
-                claimed = self._claimer.claim(cursor, self._request(cursor, hand, room, ids, solitary=solitary))
+            claimed = self._claims.claim(hand, window, room, ids, solitary=solitary)
         except BaseException:
             window.give(room)
-            self._pauses = None  # after an outage it may be another database
             if solitary:
                 self._suspects.give()
             raise
@@ -168,27 +175,6 @@ class Engine:
             self._launch(hand, window, claimed, started)
         return len(claimed)
 
-    def _request(self, cursor: Cursor, hand: Hand, room: int, ids: tuple[str, ...], *, solitary: bool) -> Request:
-        now = time.monotonic()
-        with self._lock:
-            self._resting = {account: until for account, until in self._resting.items() if until > now}
-            resting = frozenset(self._resting)
-        pauses = self._pauses  # another thread may forget them
-        if pauses is None or now - pauses[0] > timings().pause_cache_seconds:
-            pauses = self._pauses = (now, lineage.pauses(cursor))
-        return Request(
-            channel=hand.channel,
-            lane=hand.lane,
-            n=room,
-            lease_seconds=lease_seconds(hand.channel),
-            worker=self.worker,
-            task_id=hand.task_id,
-            pauses=pauses[1],
-            resting=resting,
-            ids=ids,
-            solitary=solitary,
-        )
-
     def _claim_suspect(self, hand: Hand, window: Window) -> bool:
         """One message that was in flight when two workers vanished; never two such at once in one process."""
         if not self._suspects.take(hand.channel):
@@ -200,32 +186,28 @@ class Engine:
 
     def _launch(self, hand: Hand, window: Window, claimed: list[Claimed], started: float) -> None:
         crash_point("after_claim")
+        assert self._accounts is not None
         try:
-            begun, accounts = self._begin(claimed)
+            begun, accounts = self._claims.begin(window, claimed, self._accounts)
         except BaseException:
             # Their leases will end with no call begun, and the sweep makes them due again.
-            self._pauses = None
             for message in claimed:
                 self._done(hand, window, message, Status.QUEUED)
             raise
         crash_point("after_begin")
-        for message in claimed:
+        self._leave_out(hand, window, [message for message in claimed if message.id not in begun.go], begun)
+        going = [message for message in claimed if message.id in begun.go]
+        asyncio.run_coroutine_threadsafe(self._carry(hand, window, going, accounts, started), self.loop)
+
+    def _leave_out(self, hand: Hand, window: Window, messages: Sequence[Claimed], begun: Begun) -> None:
+        for message in messages:
+            window.leave(message.account_id)
             if message.id in begun.expired:
                 self._settle_unsent(hand, window, message, _EXPIRED, Status.EXPIRED)
             elif message.id in begun.suppressed:
                 self._settle_unsent(hand, window, message, _SUPPRESSED, Status.SUPPRESSED)
-            elif message.id not in begun.go:
+            else:
                 self._done(hand, window, message, Status.QUEUED)
-        going = [message for message in claimed if message.id in begun.go]
-        asyncio.run_coroutine_threadsafe(self._carry(hand, window, going, accounts, started), self.loop)
-
-    def _begin(self, claimed: Sequence[Claimed]) -> tuple[Begun, dict[int, LiveAccount]]:
-        assert self._accounts is not None
-        wanted = {message.account_id for message in claimed}
-        with self._claims.transaction() as cursor:
-            known = self._accounts.get(cursor, sorted(wanted))
-            begun = begin(cursor, claimed[0].token, [message.id for message in claimed])
-        return begun, {account_id: known.get(account_id) or gone(account_id) for account_id in wanted}
 
     async def _carry(
         self,
@@ -244,13 +226,17 @@ class Engine:
 
     async def _one(self, hand: Hand, window: Window, message: Claimed, account: LiveAccount, started: float) -> None:
         seconds = timings().deadline(type(account.provider)) if account.provider else 1.0
-        outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
+        began, bad = time.monotonic(), True
+        try:
+            outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
+            bad = outcome.error_class in OVERLOADED
+        finally:
+            window.answered(message.account_id, time.monotonic() - began, bad=bad)
         now = moment(message, started, time.monotonic())
         history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)
         if outcome.account_wide:
-            with self._lock:
-                self._resting[message.account_id] = time.monotonic() + (outcome.retry_after or 1.0)
+            self._claims.rest(message.account_id, outcome.retry_after or 1.0)
         tell(message, outcome, decision)
         self._record(hand, window, message, outcome, decision, now)
 

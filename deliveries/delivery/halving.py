@@ -13,6 +13,8 @@ from deliveries.sql import is_not_now, may_come_of_one_row
 T = TypeVar("T")
 #: So many failures in a row mean that all rows fail alike. More than halving the largest batch down to one row needs.
 ALIKE = 16
+#: What a row may lead to: the database's refusal, or ours, of a move that the table does not allow, say.
+ROW_ERRORS = (psycopg.Error, ValueError)
 
 
 @dataclass(slots=True)
@@ -24,10 +26,10 @@ class Halves(Generic[T]):
     """
 
     written: int = 0
-    refused: list[tuple[T, psycopg.Error]] = field(default_factory=list)
+    refused: list[tuple[T, Exception]] = field(default_factory=list)
     waiting: list[T] = field(default_factory=list)
-    stuck: psycopg.Error | None = None
-    away: psycopg.Error | None = None
+    stuck: Exception | None = None
+    away: Exception | None = None
 
 
 def by_halves(write: Callable[[Sequence[T]], None], pieces: Sequence[Sequence[T]]) -> Halves[T]:
@@ -41,7 +43,7 @@ def by_halves(write: Callable[[Sequence[T]], None], pieces: Sequence[Sequence[T]
         rows = left.pop()
         try:
             write(rows)
-        except psycopg.Error as error:
+        except ROW_ERRORS as error:
             if may_come_of_one_row(error):
                 found.stuck = error
                 failures += 1
@@ -63,6 +65,6 @@ def by_halves(write: Callable[[Sequence[T]], None], pieces: Sequence[Sequence[T]
     return found
 
 
-def reason(error: psycopg.Error) -> str:
+def reason(error: Exception) -> str:
     """Why a row was refused, without what it holds."""
-    return f"{type(error).__name__} {error.sqlstate or ''}".strip()
+    return f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".strip()

@@ -48,7 +48,8 @@ class Hand:
         with self.changed:
             self.tally.in_flight -= 1
             self.tally.count(status)
-            self.changed.notify_all()
+            if not self.tally.in_flight:
+                self.changed.notify_all()
 
     def pause(self, seconds: float) -> bool:
         """Wait for a ring or for the last result, at most ``seconds``; True if there was a ring."""

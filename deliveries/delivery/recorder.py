@@ -1,4 +1,4 @@
-"""Recording results in batches: every twenty milliseconds, every 250 rows, or at once when nothing else is under way.
+"""Recording results in batches: of 250 rows, of half of what is under way, or of what came in fifty milliseconds.
 
 One thread per worker process. What the database cannot take now is kept on the disk and in memory and tried again; a row
 that it will never take is bisected out and set aside, and one that somebody holds is passed over until it is free, so that
@@ -22,7 +22,7 @@ from django.conf import settings
 from deliveries.conf import limits, timings
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
-from deliveries.delivery.halving import by_halves, reason
+from deliveries.delivery.halving import ROW_ERRORS, by_halves, reason
 from deliveries.delivery.locked import be_impatient, free, prolong
 from deliveries.delivery.replay import UNKNOWN, Replay, unknown
 from deliveries.delivery.settle import Settlement, settle
@@ -127,11 +127,10 @@ class Recorder:
         until = time.monotonic() + timings().record_seconds
         while len(batch) < limits().record_rows:
             left = until - time.monotonic()
-            alone = self._in_flight() <= len(batch)
+            # The fewer are under way, the less there is to wait for: alone, not at all.
+            enough = len(batch) * 2 >= self._in_flight()
             try:
-                batch.append(
-                    self._queue.get(timeout=max(0.0, left)) if left > 0 and not alone else self._queue.get_nowait()
-                )
+                batch.append(self._queue.get_nowait() if enough or left <= 0 else self._queue.get(timeout=left))
             except queue.Empty:
                 break
         return batch
@@ -143,7 +142,7 @@ class Recorder:
                 self._settle([result.settlement for result in batch])
                 crash_point("after_record")
                 return
-            except psycopg.Error as error:
+            except ROW_ERRORS as error:
                 self._spill.keep(result.settlement for result in batch)
                 rest = self._rest(batch, error)
                 if not rest:
@@ -152,7 +151,7 @@ class Recorder:
                 wait = min(wait * 2, timings().record_retry_seconds)
                 batch = self._fewer(rest) if is_lock_wait(error) else rest
 
-    def _rest(self, batch: Sequence[Result], error: psycopg.Error) -> Sequence[Result]:
+    def _rest(self, batch: Sequence[Result], error: Exception) -> Sequence[Result]:
         """What of ``batch`` waits for the database, once ``error`` came of it; of the rest each is written or cared for."""
         if is_away(error) and not is_lock_wait(error):
             self._say(error, len(batch) + len(self._waiting))
@@ -166,7 +165,7 @@ class Recorder:
             log.warning("results_wait_for_locked_rows", results=len(waiting), message_ids=_ids(waiting))
         return left
 
-    def _write_by_halves(self, batch: Sequence[Result]) -> tuple[psycopg.Error | None, Sequence[Result]]:
+    def _write_by_halves(self, batch: Sequence[Result]) -> tuple[Exception | None, Sequence[Result]]:
         """Write those of ``batch`` that can be written now, without waiting, and pass the others over.
 
         An error and what is not written for it, where the database is away.
@@ -235,14 +234,14 @@ class Recorder:
             if not is_not_now(error):
                 log.error("leases_not_prolonged", leases=len(settlements), error=type(error).__name__)
 
-    def _say(self, error: psycopg.Error, results: int) -> None:
+    def _say(self, error: Exception, results: int) -> None:
         """Tell people what results wait for: an outage each time, what somebody must mend once."""
-        kind, state = type(error).__name__, error.sqlstate
+        kind, state = type(error).__name__, getattr(error, "sqlstate", None)
         if is_away(error):
             log.warning("results_wait_for_the_database", results=results, error=kind, sqlstate=state)
         elif state not in self._said:
             self._said.add(state)
-            said = error.diag.message_primary
+            said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
             log.error("results_wait_for_another_schema", results=results, error=kind, sqlstate=state, reason=said)
 
     def _wait(self, seconds: float) -> None:

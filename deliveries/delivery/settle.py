@@ -67,8 +67,10 @@ WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number int, outcome text, code text,
         detail text, provider_message_id text, at timestamptz, written_at timestamptz)
 ), closed AS (
+    -- A receipt may have told the vendor's id before an answer that never came.
     UPDATE attempt a SET finished_at = coalesce(r.at, chaski_now()), outcome = r.outcome, code = r.code,
-        detail = r.detail, provider_message_id = r.provider_message_id, written_at = r.written_at
+        detail = r.detail, provider_message_id = coalesce(nullif(r.provider_message_id, ''), a.provider_message_id),
+        written_at = r.written_at
     FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token AND a.finished_at IS NULL
         AND a.message_id = ANY(%(ids)s::uuid[])
     RETURNING a.message_id

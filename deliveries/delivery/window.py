@@ -1,43 +1,119 @@
-"""How many calls may be under way: one window per channel and process, one place for suspects. Used by the engine."""
+"""How many messages may be under way: one window per channel and process, one place for suspects. Used by the engine."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from math import ceil
+
+from chaski.vocabulary import Lane
+from deliveries.delivery.account_window import START, AccountWindow
+from deliveries.delivery.turns import Room
+
+#: Of all places, what the most urgent lane alone may take, and the stretch of an account's limit for it.
+KEPT, HEADROOM = 0.1, 1.25
+#: A claim waits until so much of the window is free, so that claims are large under load; but no longer than so.
+WORTHWHILE, PATIENCE_SECONDS = 0.125, 0.05
 
 
 class Window:
-    """``size`` places, taken before a claim and given back when a result is recorded. Thread-safe."""
+    """``size`` places for messages from their claim to their record, and each account's own window. Thread-safe.
 
-    def __init__(self, size: int) -> None:
+    ``most`` bounds each account's. Whatever an account may, it takes at most half of what is free: the next one finds places,
+    though several of the others hang.
+    """
+
+    def __init__(self, size: int, most: int) -> None:
         self.size = size
         self._free = size
+        self._most = most
+        self._accounts: dict[int, AccountWindow] = {}
         self._changed = threading.Condition()
+        self._awaited: list[Callable[[], bool]] = []
 
     @property
     def taken(self) -> int:
         """Places in use."""
         return self.size - self._free
 
-    def take(self, wanted: int) -> int:
-        """As many of ``wanted`` places as are free, perhaps none; never waits."""
+    def take(self, wanted: int, lane: Lane = Lane.URGENT, *, patience: float = 0.0) -> int:
+        """As many of ``wanted`` places as ``lane`` may have, perhaps none; waits up to ``patience`` seconds for a number
+        that is worth a claim."""
+        kept = 0 if lane is Lane.URGENT else ceil(self.size * KEPT)
+        enough = min(wanted, ceil(self.size * WORTHWHILE))
         with self._changed:
-            granted = min(wanted, self._free)
+            if patience and self._free - kept < enough:
+                self._wait(lambda: self._free - kept >= enough, patience)
+            granted = max(0, min(wanted, self._free - kept))
             self._free -= granted
             return granted
 
-    def give(self, places: int) -> None:
+    def give(self, places: int = 1) -> None:
         """Give places back."""
-        if places:
-            with self._changed:
-                self._free += places
-                self._changed.notify_all()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something is given back, at most ``seconds``."""
         with self._changed:
-            if not self._free:
-                self._changed.wait(seconds)
+            self._free += places
+            self._tell()
+
+    def room(self, granted: int, lane: Lane, resting: Iterable[int]) -> Room:
+        """What each account may take of ``granted`` places; ``resting`` ones nothing."""
+        with self._changed:
+            share = ceil((self._free + granted) / 2)
+            free = {known: min(share, _free(each, lane)) for known, each in self._accounts.items()}
+        full = {known for known, calls in free.items() if not calls}
+        return Room(min(START, self._most, share), free, frozenset(full.union(resting)))
+
+    def begin(self, accounts: Iterable[int]) -> None:
+        """A message of each of ``accounts`` (one for each message) is claimed."""
+        with self._changed:
+            for account_id, calls in Counter(accounts).items():
+                if account_id not in self._accounts:
+                    self._accounts[account_id] = AccountWindow(self._most)
+                self._accounts[account_id].begin(calls)
+
+    def leave(self, account_id: int) -> None:
+        """One of them was not sent after all."""
+        with self._changed:
+            self._accounts[account_id].leave()
+            self._tell()
+
+    def answered(self, account_id: int, seconds: float, *, bad: bool) -> None:
+        """One of them was sent; see ``AccountWindow.answered``."""
+        with self._changed:
+            self._accounts[account_id].answered(seconds, bad=bad)
+            self._tell()
+
+    @property
+    def crowded(self) -> bool:
+        """Is an account of the channel full, so that more may be due than could be claimed?"""
+        with self._changed:
+            return any(each.full for each in self._accounts.values())
+
+    def wait_for_room(self, seconds: float) -> None:
+        """Wait until an account that is full is so no more, at most ``seconds``."""
+        with self._changed:
+            full = [each for each in self._accounts.values() if each.full]
+            self._wait(lambda: not full or any(not each.full for each in full), seconds)
+
+    def _wait(self, until: Callable[[], bool], seconds: float) -> None:
+        self._awaited.append(until)
+        try:
+            self._changed.wait_for(until, seconds)
+        finally:
+            self._awaited.remove(until)
+
+    def _tell(self) -> None:
+        # For each of thousands of messages a second: a thread is woken only for what it waits for.
+        if any(until() for until in self._awaited):
+            self._changed.notify_all()
+
+
+def _free(each: AccountWindow, lane: Lane) -> int:
+    """Calls that may begin in ``lane``: none while an account is full, but for the most urgent."""
+    if lane is Lane.URGENT:
+        return each.free(headroom=HEADROOM)
+    return 0 if each.full else each.free()
 
 
 class Suspects:
@@ -47,7 +123,7 @@ class Suspects:
     """
 
     #: Between two looks at a channel that had none: there hardly ever is one, and a look costs a statement.
-    LOOK_SECONDS = 0.25
+    LOOK_SECONDS = 0.5
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -174,6 +174,15 @@ class Pending(models.Model):
                 condition=models.Q(blocked=False),
                 name="pending_turn",
             ),
+            # What the claim goes by. The one above serves the release before this one, and goes a release later.
+            models.Index(
+                fields=["channel", "lane", "service_id", "account_id", "due_at"],
+                condition=models.Q(blocked=False),
+                name="pending_share",
+            ),
+            models.Index(
+                fields=["channel", "lane", "due_at"], condition=models.Q(suspicion__gte=2), name="pending_suspect"
+            ),
             models.Index(
                 fields=["service_id", "ordering_key", "position"],
                 condition=~models.Q(ordering_key=""),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMIT = "2d22a1f"
+COMMIT = "e5a17ff"
 #: What publishers of that release put on the broker, and its `tasks.lock.json`.
 RECORDED = Path(__file__).with_name("recorded") / COMMIT
 

@@ -21,6 +21,7 @@ from deliveries.delivery import sweep
 from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
 from deliveries.delivery.heads import Heads
 from deliveries.delivery.settle import Settlement, settle
+from deliveries.delivery.turns import UNLIMITED, Room
 from deliveries.models import Account, Message, Pending, Service
 from deliveries.models.messages import Origin
 from deliveries.retry import Decision, History, Outcome, Policy, decide
@@ -51,12 +52,18 @@ def accept(service: Service, count: int = 1, **fields: Any) -> list[UUID]:
 
 
 def claim(
-    n: int = 250, *, channel: str = "sms", lane: Lane = Lane.BULK, ids: Sequence[UUID] = (), solitary: bool = False
+    n: int = 250,
+    *,
+    channel: str = "sms",
+    lane: Lane = Lane.BULK,
+    ids: Sequence[UUID] = (),
+    solitary: bool = False,
+    room: Room = UNLIMITED,
 ) -> list[Claimed]:
     """Claim as a worker does, in a transaction of its own."""
     with transaction.atomic(), connection.cursor() as cursor:
         wanted = request(cursor, n, channel=channel, lane=lane)
-        wanted = replace(wanted, ids=tuple(str(message_id) for message_id in ids), solitary=solitary)
+        wanted = replace(wanted, ids=tuple(str(message_id) for message_id in ids), solitary=solitary, room=room)
         return Claimer().claim(cursor, wanted)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from channels.base import ReceiptKind
 from chaski.vocabulary import Lane
 from deliveries import acts
-from deliveries.models import Attempt, Pending
+from deliveries.delivery.turns import Room
+from deliveries.models import Account, Attempt, Pending
 from deliveries.models.control import PauseScope
 from tests.deliveries import steps
 from tests.deliveries.backlog import fill
@@ -76,6 +78,49 @@ def test_a_small_service_gets_its_turn_beside_a_large_one(shop: Caller) -> None:
     assert len(claimed) == 250, "what the small one leaves over the large one may have"
 
 
+def test_an_account_takes_no_more_than_it_may_and_the_others_of_its_service_get_the_rest(shop: Caller) -> None:
+    slow, quick = Account.objects.get(), make_account("sms", name="quick")
+    fill(shop.service.pk, 300)
+    steps.accept(shop.service, 60, account="quick")
+    claimed = steps.claim(250, room=Room(usual=1_000, free={slow.pk: 20}))
+    assert Counter(message.account_id for message in claimed) == {slow.pk: 20, quick.pk: 60}
+
+
+def test_a_full_account_keeps_nobody_elses_rows_out_of_sight(shop: Caller) -> None:
+    emptied()
+    full, other = Account.objects.get(), make_account("sms", name="other")
+    fill(shop.service.pk, 20_000)
+    behind = set(steps.accept(shop.service, 5, account="other"))
+    before = rows_read()
+    claimed = steps.claim(250, room=Room(usual=1_000, full=frozenset({full.pk})))
+    assert {message.id for message in claimed} == behind
+    assert {message.account_id for message in claimed} == {other.pk}
+    assert rows_read() - before < 200, "the claim looked through the rows of the full account"
+
+
+@pytest.mark.parametrize("scope", [PauseScope.SERVICE, PauseScope.ACCOUNT])
+def test_what_is_paused_keeps_nobody_elses_rows_out_of_sight(shop: Caller, scope: PauseScope) -> None:
+    emptied()
+    fill(shop.service.pk, 20_000)
+    paused = shop.service.pk if scope is PauseScope.SERVICE else Account.objects.get().pk
+    acts.pause(scope, str(paused), actor="somebody")
+    make_account("sms", name="other")
+    behind = set(steps.accept(make_caller("small").service, 5, account="other"))
+    before = rows_read()
+    assert {message.id for message in steps.claim(250)} == behind
+    assert rows_read() - before < 200
+
+
+def test_a_look_for_a_suspect_reads_no_backlog(shop: Caller) -> None:
+    emptied()
+    fill(shop.service.pk, 20_000)
+    (suspect,) = steps.accept(shop.service)
+    Pending.objects.filter(pk=suspect).update(suspicion=2)
+    before = rows_read()
+    assert [message.id for message in steps.claim(1, solitary=True)] == [suspect]
+    assert rows_read() - before < 50
+
+
 @pytest.mark.parametrize(
     ("scope", "value"),
     [
@@ -130,6 +175,19 @@ def test_the_last_look_before_the_call_finds_what_expired_or_was_suppressed_mean
     assert {a.message_id for a in Attempt.objects.filter(begun_at__isnull=False)} == {fine}
 
 
+def test_what_a_receipt_proved_delivered_since_the_claim_does_not_begin(shop: Caller) -> None:
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"])
+    with steps.later(timedelta(seconds=30)):
+        claimed = steps.claim()
+        steps.receive(steps.message(message_id), ReceiptKind.DELIVERED)
+        assert message_id not in steps.begun(claimed).go
+    with steps.later(timedelta(seconds=120)):
+        steps.swept()
+    assert steps.message(message_id).status == "delivered"
+    assert steps.pending(message_id) is None, "and nothing makes it go again"
+
+
 def test_a_lease_that_ended_before_the_call_lets_nothing_begin(shop: Caller) -> None:
     steps.accept(shop.service)
     claimed = steps.claim()
@@ -144,8 +202,7 @@ def test_a_lease_that_ended_before_the_call_lets_nothing_begin(shop: Caller) -> 
 @pytest.mark.django_db(transaction=True)
 def test_a_claim_changes_rows_in_place(shop: Caller) -> None:
     """Heap-only updates: no index learns of a lease, so a backlog does not bloat what finds it."""
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE pending")  # what earlier tests left behind is not the matter
+    emptied()
     fill(shop.service.pk, 5_000)
     before = updates()
     claimed = steps.claim(250)
@@ -153,6 +210,22 @@ def test_a_claim_changes_rows_in_place(shop: Caller) -> None:
     assert len(claimed) == 250
     assert after[0] - before[0] == 250
     assert after[1] - before[1] >= 0.95 * 250, "the fillfactor leaves room beside nearly every row"
+
+
+def emptied() -> None:
+    """An empty queue without what earlier tests left behind, dead rows too."""
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE pending")
+
+
+def rows_read() -> int:
+    """Entries of the queue's indexes that this transaction went through so far. It plans as the engine from now on."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(
+            "SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'pending'::regclass"
+        )
+        return int(cursor.fetchone()[0])
 
 
 def updates() -> tuple[int, int]:

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay, restoring
-from deliveries.delivery import claim, heads, inquiries, locked, settle, sweep
+from deliveries.delivery import claim, heads, inquiries, locked, settle, sweep, turns
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.django_db
 STATEMENTS = {
     "claim by turn": claim.CLAIM_DUE,
     "claim by id": claim.CLAIM_IDS,
-    "turns": claim.TURNS,
+    "turns": turns.TURNS,
+    "claim suspects": claim.CLAIM_SUSPECTS,
     "begin": claim.BEGIN,
     "settle": settle.SETTLE,
     "free": locked.FREE,

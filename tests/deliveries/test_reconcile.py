@@ -19,7 +19,7 @@ from deliveries.delivery.inquiries import Asked, Finding
 from deliveries.delivery.reconcile import Reconciler
 from deliveries.models import Account, Attempt, Event, Inquiry, Pending
 from deliveries.models.accounts import InDoubtPolicy
-from deliveries.retry import Policy
+from deliveries.retry import Outcome, Policy
 from deliveries.sql import Cursor
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
@@ -347,3 +347,38 @@ def test_an_inquiry_whose_message_is_not_held_is_removed_when_it_is_due(doubted:
     with steps.later(timedelta(seconds=AFTER + 1)):
         assert not taken()
     assert not Inquiry.objects.exists()
+
+
+@pytest.mark.parametrize("receipt_comes", ["before the time-out is recorded", "after it"])
+def test_what_a_receipt_showed_to_be_another_message_is_not_found_as_this_one(shop: Caller, receipt_comes: str) -> None:
+    """Two messages of the same text to one person, both without an answer; the vendor has only one of them."""
+    ours, lost = steps.accept(shop.service, 2)
+    claimed = {message.id: message for message in steps.claim()}
+    steps.begun(list(claimed.values()))
+
+    def receipt() -> None:
+        steps.receive(steps.message(ours), ReceiptKind.SENT, "e1", provider_message_id="SM1")
+
+    if receipt_comes.startswith("before"):
+        receipt()
+    for message_id in (ours, lost):
+        steps.record(claimed[message_id], steps.REFUSALS["in_doubt"], POLICY)
+    if receipt_comes.startswith("after"):
+        receipt()
+    with steps.later(timedelta(seconds=AFTER + 1)):
+        for asked in taken():
+            concluded(asked, FOUND)
+    assert (steps.message(ours).status, steps.message(lost).status) == ("sent", "in_doubt")
+
+
+def test_a_receipt_during_a_repeat_belongs_to_the_attempt_in_doubt(shop: Caller) -> None:
+    """The repeat will have an id of its own, which must not take the place of the first."""
+    (message_id,) = steps.accept(shop.service)
+    steps.send(message_id, steps.REFUSALS["in_doubt"], Policy())
+    with steps.later(timedelta(seconds=30)):
+        (claimed,) = steps.claim()
+        steps.begun([claimed])
+        steps.receive(steps.message(message_id), ReceiptKind.SENT, "e1", provider_message_id="SM1")
+        steps.record(claimed, Outcome(provider_message_id="SM2"))
+    attempts = Attempt.objects.filter(message_id=message_id).order_by("number")
+    assert [attempt.provider_message_id for attempt in attempts] == ["SM1", "SM2"]

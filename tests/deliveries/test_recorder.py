@@ -240,6 +240,17 @@ def test_a_bad_row_beside_one_that_is_held_is_still_found(
     assert held.id not in recording.done
 
 
+def test_a_row_that_goes_against_our_own_rules_keeps_nobody_else_out(
+    shop: Caller, folder: Path, recording: Recording
+) -> None:
+    odd, *others = answered(shop, 4)
+    odd = replace(odd, decision=Decision((Status.CANCELED, Status.SENT)))  # no such way: a line of another release, say
+    recording.record([others[0], odd, *others[1:]])
+    assert statuses(others) == ["sent"] * 3
+    assert kept(folder, "rejected") == [odd.id]
+    assert sorted(recording.done) == sorted(row.id for row in [odd, *others])
+
+
 def test_a_database_that_holds_everything_is_an_outage_and_is_not_asked_row_by_row(
     shop: Caller, folder: Path, recording: Recording, somebody: psycopg.Connection[Any]
 ) -> None:
@@ -585,6 +596,14 @@ def test_a_table_that_is_missing_costs_no_result(shop: Caller, folder: Path, rec
     recording.look()
     assert statuses(rows) == ["sent"] * 3
     assert not list(folder.iterdir())
+
+
+def test_an_orphans_row_that_goes_against_our_own_rules_keeps_nobody_else_out(shop: Caller, folder: Path) -> None:
+    odd, *others = answered(shop, 3)
+    left_behind(folder, [replace(odd, decision=Decision((Status.CANCELED, Status.SENT))), *others])
+    replayed(folder)
+    assert statuses(others) == ["sent"] * 2
+    assert kept(folder, "rejected") == [odd.id]
 
 
 def test_an_orphan_waits_for_another_schema_too(shop: Caller, folder: Path) -> None:

@@ -1,0 +1,96 @@
+"""The claims of one worker process: its connection for them, and what must not be claimed now. Used by the engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from deliveries import lineage, pausing
+from deliveries.conf import timings
+from deliveries.delivery.accounts import Accounts, LiveAccount, gone
+from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
+from deliveries.delivery.database import EngineConnection
+from deliveries.delivery.hands import Hand
+from deliveries.delivery.leases import lease_seconds
+from deliveries.delivery.window import Window
+from deliveries.sql import Cursor
+
+
+class Claims:
+    """Claims and beginnings over one connection. Thread-safe: one after the other."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._connection = EngineConnection()
+        self._claimer = Claimer()
+        self._lock = threading.Lock()
+        self._resting: dict[int, float] = {}
+        self._pauses: tuple[float, pausing.Pauses] | None = None
+
+    def rest(self, account_id: int, seconds: float) -> None:
+        """Claim nothing through the account for so long: its provider asked for that."""
+        with self._lock:
+            self._resting[account_id] = time.monotonic() + seconds
+
+    def claim(
+        self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False
+    ) -> list[Claimed]:
+        """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
+        claimed: list[Claimed] = []
+        try:
+            with self._connection.transaction() as cursor:
+                claimed = self._claimer.claim(cursor, self._request(cursor, hand, window, n, ids, solitary=solitary))
+                window.begin(message.account_id for message in claimed)
+        except BaseException:
+            self._leave(window, claimed)
+            raise
+        return claimed
+
+    def begin(
+        self, window: Window, claimed: Sequence[Claimed], accounts: Accounts
+    ) -> tuple[Begun, dict[int, LiveAccount]]:
+        """Commit that the calls of ``claimed`` (one claim) begin, and the accounts to make them with."""
+        wanted = {message.account_id for message in claimed}
+        try:
+            with self._connection.transaction() as cursor:
+                known = accounts.get(cursor, sorted(wanted))
+                begun = begin(cursor, claimed[0].token, [message.id for message in claimed])
+        except BaseException:
+            self._leave(window, claimed)
+            raise
+        return begun, {account_id: known.get(account_id) or gone(account_id) for account_id in wanted}
+
+    def _leave(self, window: Window, claimed: Sequence[Claimed]) -> None:
+        self._pauses = None  # after an outage it may be another database
+        for message in claimed:
+            window.leave(message.account_id)
+
+    def _request(
+        self, cursor: Cursor, hand: Hand, window: Window, n: int, ids: tuple[str, ...], *, solitary: bool
+    ) -> Request:
+        return Request(
+            channel=hand.channel,
+            lane=hand.lane,
+            n=n,
+            lease_seconds=lease_seconds(hand.channel),
+            worker=self._worker,
+            task_id=hand.task_id,
+            pauses=self._paused(cursor),
+            room=window.room(n, hand.lane, self._at_rest()),
+            ids=ids,
+            solitary=solitary,
+        )
+
+    def _at_rest(self) -> list[int]:
+        now = time.monotonic()
+        with self._lock:
+            self._resting = {account: until for account, until in self._resting.items() if until > now}
+            return list(self._resting)
+
+    def _paused(self, cursor: Cursor) -> pausing.Pauses:
+        now = time.monotonic()
+        pauses = self._pauses  # another thread may forget them
+        if pauses is None or now - pauses[0] > timings().pause_cache_seconds:
+            pauses = self._pauses = (now, lineage.pauses(cursor))
+        return pauses[1]

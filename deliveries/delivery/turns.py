@@ -1,0 +1,112 @@
+"""Whose turn it is: which services have something waiting through which accounts, and how much of a claim each may take.
+
+Called by the claim. Services of a lane share a claim evenly; within a service its accounts do, so that one that may take no
+more keeps nobody else's rows out of sight.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from chaski.vocabulary import Lane
+from deliveries.models.messages import LANES
+from deliveries.pausing import Pauses
+from deliveries.sql import Cursor
+
+#: A loose index scan: one probe per (lane, service, account), however many rows each has.
+TURNS = """
+WITH RECURSIVE turn AS (
+    (SELECT lane, service_id, account_id FROM pending WHERE channel = %(channel)s AND NOT blocked AND lane <= %(lane)s
+     ORDER BY lane, service_id, account_id LIMIT 1)
+    UNION ALL
+    SELECT x.* FROM turn CROSS JOIN LATERAL (
+        SELECT p.lane, p.service_id, p.account_id FROM pending p WHERE p.channel = %(channel)s AND NOT p.blocked
+            AND p.lane <= %(lane)s
+            AND (p.lane, p.service_id, p.account_id) > (turn.lane, turn.service_id, turn.account_id)
+        ORDER BY p.lane, p.service_id, p.account_id LIMIT 1) x
+)
+SELECT lane, service_id, account_id FROM turn
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A service with something waiting in a lane, through one account. ``lane`` as in the database."""
+
+    lane: int
+    service_id: int
+    account_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What accounts may still take: ``free`` calls each, ``usual`` for one of which nothing is known; ``full`` ones nothing."""
+
+    usual: int
+    free: Mapping[int, int] = field(default_factory=dict)
+    full: frozenset[int] = frozenset()
+
+    def of(self, account_id: int) -> int:
+        """How many calls of ``account_id`` may begin."""
+        return self.free.get(account_id, self.usual)
+
+
+#: No account is bounded but by the size of the claim.
+UNLIMITED = Room(sys.maxsize)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of one claim a turn may take: ``quota`` at first, ``rest`` more of what the others leave over."""
+
+    turn: Turn
+    quota: int
+    rest: int
+
+
+class Turns:
+    """Which turns there are, asked at most once in ``seconds`` per channel and lane."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._known: dict[tuple[str, Lane], tuple[float, list[Turn]]] = {}
+
+    def of(self, cursor: Cursor, channel: str, lane: Lane, *, fresh: bool) -> list[Turn]:
+        """Those of ``lane`` and the more urgent ones; ``fresh`` asks the database in any case."""
+        read_at, turns = self._known.get((channel, lane), (float("-inf"), []))
+        if fresh or time.monotonic() - read_at > self._seconds:
+            cursor.execute(TURNS, {"channel": channel, "lane": LANES.index(lane)})
+            turns = [Turn(*row) for row in cursor.fetchall()]
+            self._known[channel, lane] = (time.monotonic(), turns)
+        return turns
+
+
+def open_turns(turns: Sequence[Turn], pauses: Pauses, full: frozenset[int]) -> list[Turn]:
+    """Those that nothing stops: no pause, and no account that may take no more."""
+    return [
+        turn
+        for turn in turns
+        if turn.service_id not in pauses.services
+        and turn.account_id not in pauses.accounts
+        and turn.account_id not in full
+    ]
+
+
+def shares(turns: Sequence[Turn], n: int, room: Room) -> list[Share]:
+    """How ``turns`` share a claim of ``n``: the more urgent lanes first, within a lane in a random order."""
+    services = Counter(lane for lane, _ in {(turn.lane, turn.service_id) for turn in turns})
+    accounts = Counter((turn.lane, turn.service_id) for turn in turns)
+    users = Counter(turn.account_id for turn in turns)
+    found = []
+    for turn in sorted(random.sample(turns, len(turns)), key=lambda turn: turn.lane):
+        most = ceil(room.of(turn.account_id) / users[turn.account_id])
+        fair = ceil(n / services[turn.lane] / accounts[turn.lane, turn.service_id])
+        quota = min(fair, most)
+        found.append(Share(turn, quota, min(n, most) - quota))
+    return found
