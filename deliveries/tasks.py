@@ -32,7 +32,7 @@ from channels.registry import providers
 from chaski.vocabulary import Lane
 from deliveries import heartbeat, maintenance, watchdog
 from deliveries.conf import timings
-from deliveries.delivery import reconcile
+from deliveries.delivery import interpreter, reconcile
 from deliveries.delivery.engine import CLOSE_SECONDS, engine
 from deliveries.doorbell import BELL_VERSION, free_slot
 from deliveries.sql import AWAY_ERRORS
@@ -119,6 +119,7 @@ def _start_all(sender: Any) -> None:
     heartbeat.start("worker", running, current_app.amqp.queues.consume_from)
     reconcile.start(running.loop)
     watchdog.start(running, sender)
+    interpreter.prepare()
 
 
 @task_received.connect

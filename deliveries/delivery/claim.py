@@ -169,7 +169,7 @@ class Claimer:
         self, cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, *, fresh: bool
     ) -> list[Claimed]:
         turns = self.turns.of(cursor, request.channel, request.lane, fresh=fresh)
-        may = open_turns(turns, request.pauses, request.room.full)
+        may = open_turns(turns, request.pauses, request.room.shut)
         if not may:
             return []
         parts = shares(may, request.n, request.room)
@@ -193,7 +193,7 @@ class Claimer:
             "worker": request.worker,
             "task_id": request.task_id,
             "solitary": request.solitary,
-            "accounts": sorted(request.pauses.accounts | request.room.full),
+            "accounts": sorted(request.pauses.accounts | request.room.shut),
             "paused": sorted(request.pauses.services),
             "batches": sorted(request.pauses.batches),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from deliveries import lineage, pausing
 from deliveries.conf import timings
@@ -15,6 +16,14 @@ from deliveries.delivery.hands import Hand
 from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.window import Window
 from deliveries.sql import Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one claim took. ``all_of_it``: nothing more is due, as far as it could see; else accounts or places were full."""
+
+    messages: list[Claimed]
+    all_of_it: bool
 
 
 class Claims:
@@ -33,19 +42,18 @@ class Claims:
         with self._lock:
             self._resting[account_id] = time.monotonic() + seconds
 
-    def claim(
-        self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False
-    ) -> list[Claimed]:
+    def claim(self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False) -> Taken:
         """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
         claimed: list[Claimed] = []
         try:
             with self._connection.transaction() as cursor:
-                claimed = self._claimer.claim(cursor, self._request(cursor, hand, window, n, ids, solitary=solitary))
+                request = self._request(cursor, hand, window, n, ids, solitary=solitary)
+                claimed = self._claimer.claim(cursor, request)
                 window.begin(message.account_id for message in claimed)
         except BaseException:
             self._leave(window, claimed)
             raise
-        return claimed
+        return Taken(claimed, not ids and not request.room.stops(n, len(claimed)))
 
     def begin(
         self, window: Window, claimed: Sequence[Claimed], accounts: Accounts

@@ -22,7 +22,7 @@ from deliveries import lineage
 from deliveries.conf import limits, timings
 from deliveries.delivery.accounts import Accounts, LiveAccount
 from deliveries.delivery.claim import Begun, Claimed
-from deliveries.delivery.claims import Claims
+from deliveries.delivery.claims import Claims, Taken
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.hands import Hand, Tally
 from deliveries.delivery.recorder import Recorder, Result
@@ -46,9 +46,6 @@ CLOSE_SECONDS = 5.0
 class Engine:
     """Everything that one worker process shares between its tasks. Thread-safe."""
 
-    #: Tasks at work on one channel and lane in one process; a further bell only wakes them.
-    HANDS = 2
-
     def __init__(self, worker: str) -> None:
         self.worker = worker
         self.loop = uvloop.new_event_loop()
@@ -57,7 +54,8 @@ class Engine:
         self._claims = Claims(worker)
         self.recorder = Recorder(self.in_flight)
         self._windows: dict[str, Window] = {}
-        self._hands: list[Hand] = []
+        #: One at work on a channel and lane; a further bell only wakes it.
+        self._hands: dict[tuple[str, Lane], Hand] = {}
         self._lock = threading.Lock()
         self._suspects = Suspects()
         self._help_at: dict[tuple[str, Lane], float] = {}
@@ -98,8 +96,8 @@ class Engine:
     def drain(self, channel: str, lane: Lane, ids: Sequence[str], task_id: str) -> Tally:
         """Send what is due on ``channel`` in ``lane`` or a more urgent one, ``ids`` first, for at most five seconds.
 
-        When enough hands are at work on the channel already, they are told to look again. Raises ``psycopg.Error``
-        when the database is away; then nothing was claimed.
+        When a hand is at work there already, it is told to look again. Raises ``psycopg.Error`` when the database is away;
+        then nothing was claimed.
         """
         hand = self._take_hand(channel, lane, task_id)
         if hand is None:
@@ -108,17 +106,16 @@ class Engine:
             return self._work(hand, tuple(ids))
         finally:
             with self._lock:
-                self._hands.remove(hand)
+                self._hands.pop((channel, lane))
+            if hand.rung:  # by a bell that came after its last look
+                doorbell.ring(channel, lane)
 
     def _take_hand(self, channel: str, lane: Lane, task_id: str) -> Hand | None:
         with self._lock:
-            busy = [hand for hand in self._hands if (hand.channel, hand.lane) == (channel, lane)]
-            if len(busy) >= self.HANDS:
-                for hand in busy:
-                    hand.ring()
+            if (busy := self._hands.get((channel, lane))) is not None:
+                busy.ring()
                 return None
-            hand = Hand(channel, lane, task_id)
-            self._hands.append(hand)
+            hand = self._hands[channel, lane] = Hand(channel, lane, task_id)
             return hand
 
     def _work(self, hand: Hand, ids: tuple[str, ...]) -> Tally:
@@ -128,16 +125,16 @@ class Engine:
             room = window.take(limits().claim_rows, hand.lane, patience=min(left, PATIENCE_SECONDS))
             if not room:
                 continue
-            taken = self._claim(hand, window, room, ids)
-            more, ids = taken or bool(ids), ()
-            if taken and (taken == room or window.crowded):
+            taken, ids = self._claim(hand, window, room, ids), ()
+            if taken.messages and not taken.all_of_it:
                 self._call_for_help(hand)
-            if self._claim_suspect(hand, window) or more:
+            if self._claim_suspect(hand, window) or (taken.messages and not taken.all_of_it):
                 continue
-            if window.crowded:
+            if not taken.all_of_it:
                 window.wait_for_room(min(left, LOOK_AGAIN_SECONDS))
             elif not hand.pause(left) and not hand.tally.in_flight:
-                break
+                return hand.tally
+        hand.rung = True  # its time is up, and more may be due
         return hand.tally
 
     def _call_for_help(self, hand: Hand) -> None:
@@ -155,25 +152,23 @@ class Engine:
                 self._windows[channel] = Window(limits().places, min(most, default=Provider.window))
             return self._windows[channel]
 
-    def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> int:
+    def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> Taken:
         started = time.monotonic()
         try:
-            claimed = self._claims.claim(hand, window, room, ids, solitary=solitary)
+            taken = self._claims.claim(hand, window, room, ids, solitary=solitary)
         except BaseException:
             window.give(room)
             if solitary:
                 self._suspects.give()
             raise
         self.claimed_at = time.monotonic()
-        window.give(room - len(claimed))
-        if solitary and not claimed:
+        window.give(room - len(taken.messages))
+        if solitary and not taken.messages:
             self._suspects.none(hand.channel)
-        if claimed:
-            hand.tally.claimed += len(claimed)
-            with hand.changed:
-                hand.tally.in_flight += len(claimed)
-            self._launch(hand, window, claimed, started)
-        return len(claimed)
+        if taken.messages:
+            hand.claimed(len(taken.messages))
+            self._launch(hand, window, taken.messages, started)
+        return taken
 
     def _claim_suspect(self, hand: Hand, window: Window) -> bool:
         """One message that was in flight when two workers vanished; never two such at once in one process."""
@@ -182,7 +177,7 @@ class Engine:
         if not window.take(1):
             self._suspects.give()
             return False
-        return self._claim(hand, window, 1, (), solitary=True) > 0
+        return bool(self._claim(hand, window, 1, (), solitary=True).messages)
 
     def _launch(self, hand: Hand, window: Window, claimed: list[Claimed], started: float) -> None:
         crash_point("after_claim")

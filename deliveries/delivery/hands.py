@@ -43,6 +43,12 @@ class Hand:
             self.rung = True
             self.changed.notify_all()
 
+    def claimed(self, messages: int) -> None:
+        """So many are its own now."""
+        with self.changed:
+            self.tally.claimed += messages
+            self.tally.in_flight += messages
+
     def finish(self, status: Status) -> None:
         """One of its messages is recorded."""
         with self.changed:

@@ -46,11 +46,24 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What accounts may still take: ``free`` calls each, ``usual`` for one of which nothing is known; ``full`` ones nothing."""
+    """What accounts may still take: ``free`` calls each, ``usual`` for one of which nothing is known; ``full`` ones nothing.
+
+    ``resting`` ones neither, but they are not waited for.
+    """
 
     usual: int
     free: Mapping[int, int] = field(default_factory=dict)
     full: frozenset[int] = frozenset()
+    resting: frozenset[int] = frozenset()
+
+    @property
+    def shut(self) -> frozenset[int]:
+        """All through which nothing may be claimed."""
+        return self.full | self.resting
+
+    def stops(self, n: int, taken: int) -> bool:
+        """Whether a claim of ``n`` that took ``taken`` may have left something for want of room."""
+        return bool(self.full) or taken >= min((n, self.usual, *self.free.values()))
 
     def of(self, account_id: int) -> int:
         """How many calls of ``account_id`` may begin."""

@@ -15,7 +15,7 @@ from deliveries.delivery.turns import Room
 #: Of all places, what the most urgent lane alone may take, and the stretch of an account's limit for it.
 KEPT, HEADROOM = 0.1, 1.25
 #: A claim waits until so much of the window is free, so that claims are large under load; but no longer than so.
-WORTHWHILE, PATIENCE_SECONDS = 0.125, 0.05
+WORTHWHILE, PATIENCE_SECONDS = 0.25, 0.2
 
 
 class Window:
@@ -61,8 +61,9 @@ class Window:
         with self._changed:
             share = ceil((self._free + granted) / 2)
             free = {known: min(share, _free(each, lane)) for known, each in self._accounts.items()}
-        full = {known for known, calls in free.items() if not calls}
-        return Room(min(START, self._most, share), free, frozenset(full.union(resting)))
+        full = frozenset(known for known, calls in free.items() if not calls)
+        some = {known: calls for known, calls in free.items() if calls}
+        return Room(min(START, self._most, share), some, full, frozenset(resting))
 
     def begin(self, accounts: Iterable[int]) -> None:
         """A message of each of ``accounts`` (one for each message) is claimed."""
@@ -83,12 +84,6 @@ class Window:
         with self._changed:
             self._accounts[account_id].answered(seconds, bad=bad)
             self._tell()
-
-    @property
-    def crowded(self) -> bool:
-        """Is an account of the channel full, so that more may be due than could be claimed?"""
-        with self._changed:
-            return any(each.full for each in self._accounts.values())
 
     def wait_for_room(self, seconds: float) -> None:
         """Wait until an account that is full is so no more, at most ``seconds``."""

@@ -48,3 +48,12 @@ def test_what_is_paused_or_full_has_no_turn() -> None:
     pauses = Pauses(False, frozenset(), frozenset({20}), frozenset({1}), frozenset())
     assert open_turns(turns, pauses, frozenset({30})) == [Turn(1, 4, 40)]
     assert open_turns(turns, NOTHING, frozenset()) == turns
+
+
+def test_a_claim_that_took_less_than_anybody_may_saw_all_that_was_due() -> None:
+    assert not Room(usual=100).stops(250, 99)
+    assert Room(usual=100).stops(250, 100), "an account may have had more"
+    assert Room(usual=100, free={1: 5}).stops(250, 5)
+    assert Room(usual=100).stops(50, 50), "places were wanting"
+    assert Room(usual=100, full=frozenset({1})).stops(250, 0)
+    assert not Room(usual=100, resting=frozenset({1})).stops(250, 0)

@@ -67,9 +67,8 @@ def test_an_account_that_is_full_waits_until_half_of_it_is_free_so_that_claims_s
     assert window.room(250, Lane.NORMAL, ()).full == {7}
     for _ in range(START // 2 - 1):
         window.leave(7)
-    assert window.crowded
+    assert window.room(250, Lane.NORMAL, ()).full == {7}
     window.leave(7)
-    assert not window.crowded
     assert window.room(250, Lane.NORMAL, ()).of(7) == START // 2
 
 
@@ -95,7 +94,9 @@ def test_though_several_accounts_hang_the_next_one_finds_places() -> None:
 
 
 def test_what_rests_takes_nothing() -> None:
-    assert Window(100, 50).room(10, Lane.URGENT, [3]).full == {3}
+    room = Window(100, 50).room(10, Lane.URGENT, [3])
+    assert room.shut == {3}
+    assert not room.full, "nobody waits for it"
 
 
 @pytest.mark.parametrize("patience", [0.0, 0.02])
