@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from channels.dns import Resolver
+from tests.channels.loops import BOTH_LOOPS
+
+pytestmark = BOTH_LOOPS
 
 
 async def test_the_loop_goes_on_while_a_name_server_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:

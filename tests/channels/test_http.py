@@ -13,7 +13,10 @@ import pytest
 from channels.base import InDoubt, Misconfigured, NotSent, SendError
 from channels.http import BODY_LIMIT, HttpClient, HttpResponse, Reach
 from tests.channels import wire
+from tests.channels.loops import BOTH_LOOPS
 from tests.channels.wire import Line, Server, answer, answers
+
+pytestmark = BOTH_LOOPS
 
 
 async def get(http: HttpClient, url: str, seconds: float = 1.0, **more: Any) -> HttpResponse:

@@ -14,7 +14,10 @@ from channels.base import NotSent, RecipientRefused
 from channels.dns import PublicResolver
 from channels.http import HttpClient, Reach
 from channels.urls import AddressRefused
+from tests.channels.loops import BOTH_LOOPS
 from tests.channels.wire import Server, answer, answers
+
+pytestmark = BOTH_LOOPS
 
 
 @pytest.fixture(autouse=True)
