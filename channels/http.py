@@ -148,7 +148,7 @@ def _in_doubt(error: Exception) -> SendError:
     if isinstance(error, TimeoutError):
         return InDoubt("timeout", "the request was sent and no whole answer came in time")
     if isinstance(error, NotHttp):
-        return InDoubt("unreadable_answer", "the request was sent and the answer was not HTTP")
+        return InDoubt("unreadable_answer", f"the request was sent and the answer could not be read ({error})")
     return InDoubt("connection_lost", f"the request was sent and the connection ended first ({_name(error)})")
 
 

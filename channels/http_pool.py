@@ -65,9 +65,10 @@ class Pool:
     async def take(self, origin: Origin) -> Wire:
         """A connection whose peer has not hung up, kept or new; the caller gives it back. Raises ``OSError``."""
         kept = self._idle.get(origin)
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS  # the sweep comes by every second only
         while kept:
-            wire, _ = kept.pop()
-            if not wire.hung_up:
+            wire, since = kept.pop()
+            if since > oldest and not wire.stale:
                 return wire
             self.drop(wire)
         wire = await self._connect(origin)
