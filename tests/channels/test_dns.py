@@ -82,7 +82,7 @@ async def test_names_that_nobody_waits_for_any_more_are_not_looked_up(
     await lost(http, server, *(f"slow-{n}.example" for n in range(40)))
     silent.speaks.set()
     assert await status(http, server, "good.example") == 200
-    assert silent.asked == ["slow-0.example", "slow-1.example", "good.example"]
+    assert sorted(silent.asked) == ["good.example", "slow-0.example", "slow-1.example"]
 
 
 async def test_a_silent_name_takes_one_thread_however_often_it_is_asked_for(
