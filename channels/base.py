@@ -228,11 +228,13 @@ class Provider(ABC):
 
     @classmethod
     def check(cls, settings: Mapping[str, str]) -> dict[str, str]:
-        """The account's settings with defaults filled in. Raises ``InvalidOption`` for unknown or missing ones."""
+        """The account's settings with defaults filled in. Raises ``InvalidOption`` for unknown or missing ones, and for
+        values that are no text or cannot be sent as UTF-8."""
         known = {option.name: option for option in cls.options}
-        for name in settings:
+        for name, value in settings.items():
             if name not in known:
                 raise InvalidOption(name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}")
+            _insist_on_text(name, value)
         for option in cls.options:
             if option.required and not settings.get(option.name):
                 raise InvalidOption(option.name, f"{cls.name} needs it: {option.help}")
@@ -250,3 +252,14 @@ class Provider(ABC):
             known = ", ".join(cls.message_options) or "none"
             refused["options"] = f"{cls.name} has no option {', '.join(unknown)}; it knows {known}"
         return refused
+
+
+def _insist_on_text(name: str, value: object) -> None:
+    """A row may hold anything that JSON can say, and a command line bytes that are no characters."""
+    if not isinstance(value, str):
+        raise InvalidOption(name, "must be text, a number too; set it again")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Not from the error, which holds the value.
+        raise InvalidOption(name, "holds a character that is not UTF-8; give it again in UTF-8") from None

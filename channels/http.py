@@ -26,7 +26,8 @@ from channels.written import tell_written
 
 __all__ = ["BODY_LIMIT", "HttpClient", "HttpResponse", "Reach"]
 
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+#: Would end a header, or cannot be written: half a character has no bytes.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 #: Would end the first line of a request, or part it.
 _BREAKS = re.compile("[\x00-\x20\x7f]")
 
@@ -114,7 +115,8 @@ def _head(method: str, target: Target, headers: Mapping[str, str], length: int) 
     """The request up to its body. Raises ``Misconfigured`` where a header would break it up."""
     lines = [f"{name}: {value}" for name, value in headers.items()]
     if any(_CONTROL.search(line) for line in lines):
-        raise Misconfigured("invalid_header", "a header to send holds a control character; look at the account")
+        text = "a header to send holds a control character or half a character; look at the account"
+        raise Misconfigured("invalid_header", text)
     if length or method not in ("GET", "HEAD", "DELETE"):
         lines.append(f"Content-Length: {length}")
     return "\r\n".join([f"{method} {target.head}", *lines, "", ""]).encode()
@@ -128,7 +130,7 @@ def _target(url: str) -> Target:
         host, port = parts.raw_host or "", parts.port
     except ValueError:
         host, port = "", None
-    if not host.strip(".") or port is None or parts.scheme not in ("http", "https") or parts.user:
+    if not host.strip(".") or port is None or parts.scheme not in ("http", "https") or parts.user or parts.password:
         text = "the URL to request cannot be read, or it names a user; look at the account's base_url"
         raise Misconfigured("invalid_url", text)
     if _BREAKS.search(parts.raw_path_qs + host):
@@ -148,7 +150,7 @@ def _in_doubt(error: Exception) -> SendError:
     if isinstance(error, TimeoutError):
         return InDoubt("timeout", "the request was sent and no whole answer came in time")
     if isinstance(error, NotHttp):
-        return InDoubt("unreadable_answer", "the request was sent and the answer was not HTTP")
+        return InDoubt("unreadable_answer", f"the request was sent and the answer could not be read ({error})")
     return InDoubt("connection_lost", f"the request was sent and the connection ended first ({_name(error)})")
 
 

@@ -23,7 +23,6 @@ from channels.urls import AddressRefused, refuse_private
 CONNECT_SECONDS = 5.0
 #: Shorter than the 5 s after which Node, Apache and uvicorn drop an idle connection, so that we drop it first.
 IDLE_SECONDS = 4.0
-DNS_CACHE_SECONDS = 10.0
 #: Before the next address of a host is tried beside the first: RFC 8305.
 NEXT_ADDRESS_SECONDS = 0.25
 
@@ -57,17 +56,16 @@ class Pool:
         self._public = public
         self._idle: defaultdict[Origin, list[tuple[Wire, float]]] = defaultdict(list)
         self._open: set[Wire] = set()
-        self._found: dict[tuple[str, int], tuple[float, list[Address]]] = {}
-        self._looking: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def take(self, origin: Origin) -> Wire:
         """A connection whose peer has not hung up, kept or new; the caller gives it back. Raises ``OSError``."""
         kept = self._idle.get(origin)
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS  # the sweep comes by every second only
         while kept:
-            wire, _ = kept.pop()
-            if not wire.hung_up:
+            wire, since = kept.pop()
+            if since > oldest and not wire.stale:
                 return wire
             self.drop(wire)
         wire = await self._connect(origin)
@@ -92,7 +90,7 @@ class Pool:
         wire.abort()
 
     async def close(self) -> None:
-        """End every connection, those in use too, and the threads that look names up."""
+        """End every connection, those in use too."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -132,20 +130,9 @@ class Pool:
         return wire
 
     async def _addresses(self, host: str, port: int) -> list[Address]:
-        """Of ``host``, at most ``DNS_CACHE_SECONDS`` old; one look-up for all who ask at once."""
         literal = _literal(host, port)
         if literal:
             return [literal]
-        now = asyncio.get_running_loop().time()
-        until, found = self._found.get((host, port), (now, []))
-        if until > now:
-            return found
-        if (host, port) not in self._looking:
-            task = self._looking[host, port] = asyncio.ensure_future(self._look_up(host, port))
-            task.add_done_callback(lambda done: self._looked_up(host, port, done))
-        return await asyncio.shield(self._looking[host, port])
-
-    async def _look_up(self, host: str, port: int) -> list[Address]:
         try:
             found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
         except AddressRefused:
@@ -153,13 +140,6 @@ class Pool:
         except OSError as error:
             raise NoAddress(error.errno, error.strerror) from error
         return [(each["family"], socket.SOCK_STREAM, 0, "", (each["host"], each["port"])) for each in found]
-
-    def _looked_up(self, host: str, port: int, task: asyncio.Task[list[Address]]) -> None:
-        del self._looking[host, port]
-        now = asyncio.get_running_loop().time()
-        self._found = {name: known for name, known in self._found.items() if known[0] > now}
-        if not task.cancelled() and task.exception() is None:
-            self._found[host, port] = (now + DNS_CACHE_SECONDS, task.result())
 
 
 def _literal(host: str, port: int) -> Address | None:

@@ -17,6 +17,10 @@ from multidict import CIMultiDict
 
 BODY_LIMIT = 64 * 1024
 HEAD_LIMIT = 64 * 1024
+#: Of all that belongs to one answer. A body of ``BODY_LIMIT`` in chunks of one byte each has six times its size.
+ANSWER_LIMIT = 512 * 1024
+#: What a TLS transport has handed down it cannot be asked for; the kernel takes about this much at once.
+_TLS_AT_ONCE = 64 * 1024
 #: A peer that has closed its side; where the system has no such flag, only errors and full hang-ups are seen.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 _WITHOUT_BODY = frozenset({204, 304})
@@ -32,7 +36,7 @@ class HttpResponse:
 
 
 class NotHttp(Exception):
-    """What came back is not an HTTP answer, or has headers without an end."""
+    """What came back is not an HTTP answer, or has no end. The text says why and holds nothing of what came."""
 
 
 class Wire(asyncio.Protocol):
@@ -44,15 +48,20 @@ class Wire(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpResponse] | None = None
         self._reusable = True
-        self._head_bytes = 0
+        self._tls = self._large = False
+        self._answer_bytes = 0
         self.on_message_begin()
 
     # -- for the client
 
     @property
     def reusable(self) -> bool:
-        """Is the last answer complete, and may another request follow it?"""
-        return self._reusable and not self.closing
+        """Is the last answer complete, and may another request follow it?
+
+        Not where the answer came before the request had left: the next one would wait behind the rest of it, and for a
+        server that reads no further it would wait in vain.
+        """
+        return self._reusable and self._transport is not None and not self.closing and not self._unwritten
 
     @property
     def closing(self) -> bool:
@@ -67,17 +76,23 @@ class Wire(asyncio.Protocol):
         in a way that cannot be told from a server that read the request and died. What remains is a close that crosses the
         request on the wire.
         """
-        if self.closing:
-            return True
-        poller = select.poll()
-        poller.register(cast(asyncio.Transport, self._transport).get_extra_info("socket").fileno(), _HUNG_UP)
-        return bool(poller.poll(0))
+        return self.closing or self._polled(_HUNG_UP)
+
+    @property
+    def stale(self) -> bool:
+        """Of a kept connection: has the peer ended it, or said what nobody asked for and the loop has not read?
+
+        A 408, say, which would be taken for the answer to the next request. A new TLS connection may have such bytes in all
+        innocence (session tickets).
+        """
+        return self.closing or self._polled(_HUNG_UP | select.POLLIN)
 
     def write(self, request: bytes) -> None:
         """Hand ``request`` to the network. Raises ``ConnectionResetError`` where the connection is over: nothing has left."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("closed before the request was written")
-        self._head_bytes, self._in_head = 0, True
+        self._answer_bytes, self._in_head = 0, True
+        self._large = len(request) > _TLS_AT_ONCE
         self._reusable = False  # until the whole answer is there: a late one must not be taken for the next one's
         self._answer = self._loop.create_future()
         self._transport.write(request)
@@ -93,23 +108,36 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def _unwritten(self) -> bool:
+        """May something of the last request still be with the transport?"""
+        transport = cast(asyncio.Transport, self._transport)
+        return transport.get_write_buffer_size() > 0 or (self._tls and self._large)
+
+    def _polled(self, events: int) -> bool:
+        poller = select.poll()
+        poller.register(cast(asyncio.Transport, self._transport).get_extra_info("socket").fileno(), events)
+        return bool(poller.poll(0))
+
     # -- for the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._tls = transport.get_extra_info("ssl_object") is not None
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
             self.abort()  # nobody asked
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._answer_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            self._fail(NotHttp(type(error).__name__))
-        if self._in_head and self._head_bytes > HEAD_LIMIT:
-            self._fail(NotHttp("headers without an end"))
+        except HttpParserUpgrade:
+            self._fail(NotHttp("it goes over to another protocol"))
+        except HttpParserError as error:
+            self._fail(NotHttp(str(error)))  # one of llhttp's own sentences
+        if self._answer_bytes > (HEAD_LIMIT if self._in_head else ANSWER_LIMIT):
+            self._fail(NotHttp("headers without an end" if self._in_head else "an answer without an end"))
 
     def eof_received(self) -> None:
         if self._until_end:
@@ -129,7 +157,8 @@ class Wire(asyncio.Protocol):
             self.abort()  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+        if self._in_head:  # else a trailer: none says anything to us
+            self._headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -15,15 +15,14 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from channels.base import InvalidOption
-from channels.registry import UnknownProvider, provider_class
+from channels.registry import provider_class
 from chaski.vocabulary import Lane
-from deliveries.delivery.accounts import owner
+from deliveries.delivery.accounts import owner, unusable
 from deliveries.delivery.spill import REJECTED, TORN, orphans, usable
 from deliveries.doorbell import BROKER_ERRORS, Publisher
 from deliveries.models import Account
 from deliveries.models.parked import NOTES
-from deliveries.secrets import Unsealable, unseal
+from deliveries.secrets import unseal
 
 #: The queues that must have somebody who takes from them.
 QUEUES = {*map(str, Lane), "control"}
@@ -242,8 +241,8 @@ def _problem_of(account: Account) -> str:
     try:
         cls = provider_class(account.channel, account.provider)
         cls.check({**account.options, **unseal(owner(account.public_id), bytes(account.secrets))})
-    except (UnknownProvider, InvalidOption, Unsealable) as error:
-        return str(error)
+    except Exception as error:  # noqa: BLE001 - one row must not hide what is wrong elsewhere
+        return unusable(error)
     return ""
 
 

@@ -54,6 +54,7 @@ class Accounts:
         self._loop = loop
         self._live: dict[int, LiveAccount] = {}
         self._read_at: dict[int, float] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, cursor: Cursor, ids: Sequence[int]) -> Mapping[int, LiveAccount]:
         """The accounts ``ids``, at most two seconds old."""
@@ -79,13 +80,18 @@ class Accounts:
         """Give back everything that is held open."""
         for account in list(self._live.values()):
             if account.provider is not None:
-                await account.provider.close()
+                await _give_back(account.provider)
         await self._http.close()
 
     def _close_later(self, provider: Provider) -> None:
         """Give back what the old provider holds open, once no call through it can be under way any more."""
         seconds = timings().lease(type(provider))
-        self._loop.call_later(seconds, lambda: asyncio.ensure_future(provider.close()))
+        self._loop.call_later(seconds, self._close_now, provider)
+
+    def _close_now(self, provider: Provider) -> None:
+        task = self._loop.create_task(_give_back(provider))
+        self._closing.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._closing.discard)
 
 
 def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
@@ -103,7 +109,10 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
         provider = _open(cls, configured, http)
     except (UnknownProvider, InvalidOption, Unsealable) as error:
         log.error("account_unusable", account=account_id, error=str(error))
-        return LiveAccount(account_id, channel, updated_at, policy, problem=str(error))
+        return LiveAccount(account_id, channel, updated_at, policy, problem=unusable(error))
+    except Exception as error:  # one row must not keep the messages of all others from being sent
+        log.exception("account_unusable", account=account_id)
+        return LiveAccount(account_id, channel, updated_at, policy, problem=unusable(error))
     return LiveAccount(
         id=account_id,
         channel=channel,
@@ -111,6 +120,15 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
         policy=policy if not cls.idempotent else idempotent(policy),
         receipts_url=f"{settings.CHASKI_PUBLIC_URL}/receipts/{public_id}" if cls.receipts else "",
         provider=provider,
+    )
+
+
+def unusable(error: Exception) -> str:
+    """Why an account cannot be used, without its secrets, which the text of an ``error`` of no kind of ours may hold."""
+    if isinstance(error, UnknownProvider | InvalidOption | Unsealable):
+        return str(error)
+    return (
+        f"its provider cannot be made from its options and secrets ({type(error).__name__}); set the account up again"
     )
 
 
@@ -128,6 +146,14 @@ def idempotent(policy: Policy) -> Policy:
 def owner(public_id: UUID) -> str:
     """The name that an account's secrets are sealed for."""
     return f"account:{public_id}"
+
+
+async def _give_back(provider: Provider) -> None:
+    """Close ``provider``; what it cannot give back keeps nothing else open."""
+    try:
+        await provider.close()
+    except Exception:
+        log.exception("provider_not_closed", provider=provider.name)
 
 
 def _open(cls: type[Provider], configured: Mapping[str, str], http: HttpClient) -> Provider:

@@ -1,6 +1,7 @@
 """What tests of providers share: coroutine tests, a client, the simulator, servers that misbehave, certificates.
 
-A test that is a coroutine runs on ``runner``; fixtures that hold servers open live on the same loop.
+A test that is a coroutine runs on ``runner``; fixtures that hold servers open live on the same loop. It is asyncio's own,
+or, where a module says ``loops.BOTH_LOOPS``, uvloop's too.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ from tests.channels.wire import Server
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes the loop of one test."""
+    made: Callable[[], asyncio.AbstractEventLoop] = getattr(request, "param", asyncio.new_event_loop)
+    return made
+
+
+@pytest.fixture
+def runner(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[asyncio.Runner]:
     """The loop of one test."""
-    with asyncio.Runner() as made:
+    with asyncio.Runner(loop_factory=new_loop) as made:
         yield made
 
 

@@ -28,8 +28,10 @@ from channels.http import HttpClient
 
 MESSAGE_ID = "0190a5b4-7c00-7000-8000-0123456789ab"
 
+#: With halves of characters too: what Python makes of a byte of the command line that is not UTF-8, and JSON's escapes.
+TEXT = st.text(max_size=30) | st.text(st.sampled_from("1a \udcf1\ud800"), max_size=30)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
@@ -92,6 +94,14 @@ class ProviderContract:
         with pytest.raises(InvalidOption, match="no_such_option"):
             self.provider.check({**self.settings, "no_such_option": "1"})
 
+    @pytest.mark.parametrize("value", [587, None, ["587"], {"a": "b"}, True, "contrase\udcf1a"])
+    def test_a_value_that_is_no_text_is_refused_by_name(self, value: Any) -> None:
+        for option in self.provider.options:
+            with pytest.raises(InvalidOption) as caught:
+                self.provider.check({**self.settings, option.name: value})
+            assert caught.value.name == option.name
+            assert "contrase" not in str(caught.value)
+
     def test_every_missing_option_is_refused_by_name(self) -> None:
         for option in self.provider.options:
             if option.required:
@@ -107,7 +117,7 @@ class ProviderContract:
             return
         name = data.draw(st.sampled_from(names))
         try:
-            checked = self.provider.check({**self.settings, name: data.draw(st.text(max_size=30))})
+            checked = self.provider.check({**self.settings, name: data.draw(TEXT)})
         except InvalidOption:
             return
         self.provider(checked, Unused())

@@ -13,7 +13,10 @@ import pytest
 from channels.base import InDoubt, Misconfigured, NotSent, SendError
 from channels.http import BODY_LIMIT, HttpClient, HttpResponse, Reach
 from tests.channels import wire
+from tests.channels.loops import BOTH_LOOPS
 from tests.channels.wire import Line, Server, answer, answers
+
+pytestmark = BOTH_LOOPS
 
 
 async def get(http: HttpClient, url: str, seconds: float = 1.0, **more: Any) -> HttpResponse:
@@ -74,10 +77,20 @@ async def test_a_url_that_is_none_points_at_the_account(url: str, http: HttpClie
         await get(http, url)
 
 
-async def test_a_header_with_a_line_break_never_leaves(server: Server, http: HttpClient) -> None:
+@pytest.mark.parametrize("value", ["b\r\nX-Evil: 1", "contrase\udcf1a", "\ud800"])
+async def test_a_header_that_would_break_the_request_never_leaves(value: str, server: Server, http: HttpClient) -> None:
     with pytest.raises(SendError) as caught:
-        await http.request("POST", server.url, headers={"X-A": "b\r\nX-Evil: 1"}, timeout=1.0)
+        await http.request("POST", server.url, headers={"X-A": value}, timeout=1.0)
     assert type(caught.value) is Misconfigured
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("user", ["user", "user:password", ":password"])
+async def test_a_url_with_a_user_points_at_the_account(user: str, server: Server, http: HttpClient) -> None:
+    server.script = answers(answer(200))
+    with pytest.raises(Misconfigured) as caught:
+        await get(http, server.url.replace("//", f"//{user}@"))
+    assert "password" not in str(caught.value)
     assert server.requests == []
 
 

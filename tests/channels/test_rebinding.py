@@ -14,7 +14,10 @@ from channels.base import NotSent, RecipientRefused
 from channels.dns import PublicResolver
 from channels.http import HttpClient, Reach
 from channels.urls import AddressRefused
+from tests.channels.loops import BOTH_LOOPS
 from tests.channels.wire import Server, answer, answers
+
+pytestmark = BOTH_LOOPS
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ async def test_a_name_that_turns_private_is_refused_at_its_next_look_up(
     server: Server, http: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls.allow_private_networks(["127.0.0.1/32"])
-    monkeypatch.setattr("channels.http_pool.DNS_CACHE_SECONDS", 0.01)
+    monkeypatch.setattr("channels.dns.CACHE_SECONDS", 0.01)
     monkeypatch.setattr("socket.getaddrinfo", lookups(["127.0.0.1"], ["127.0.0.2"])[0])
     monkeypatch.setattr(urls, "_may_be_plain", lambda host: True)
     server.script = answers(answer(204, b"", "Connection: close"))
