@@ -95,6 +95,8 @@ _database["OPTIONS"].update(
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
         "answer_seconds": min(17.0, float(_database["OPTIONS"].get("answer_seconds", 17.0))),
+        # For deliveries.postgresql.prepared alone: Django's own cursors bind on their side and prepare nothing.
+        "prepare_threshold": 0,
         "options": " ".join(
             f"-c {name}={value}"
             for name, value in {
@@ -103,6 +105,9 @@ _database["OPTIONS"].update(
                 "statement_timeout": "15s",
                 "idle_in_transaction_session_timeout": "15s",
                 "timezone": "UTC",
+                # What is prepared is planned once for any parameters: planned for each, it took longer than it ran.
+                # tests/deliveries/test_plans.py looks at these plans.
+                "plan_cache_mode": "force_generic_plan",
             }.items()
         ),
     }

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from channels.media import MEDIA
 from chaski.vocabulary import Lane, Status
-from deliveries import lifecycle
+from deliveries import lifecycle, pausing
 from deliveries.delivery.settle import release
 from deliveries.doorbell import doorbell
 from deliveries.intake.accept import LOCK
@@ -140,6 +140,7 @@ def pause(scope: PauseScope, value: str, *, actor: str, reason: str = "") -> boo
     with transaction.atomic():
         _, made = Pause.objects.get_or_create(scope=scope, value=value, defaults={"actor": actor})
         audit(actor, "pause", f"{scope}:{value}", reason)
+    pausing.recent.forget()
     return made
 
 
@@ -151,6 +152,7 @@ def resume(scope: PauseScope, value: str, *, actor: str, reason: str = "") -> bo
             stopped = Account.objects.filter(pk=int(value), stopped_at__isnull=False)
             count += stopped.update(stopped_at=None, stopped_reason="")
         audit(actor, "resume", f"{scope}:{value}", reason)
+    pausing.recent.forget()
     return bool(count)
 
 

@@ -37,6 +37,8 @@ SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 _ONCE_MORE = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
 #: kombu opens a channel after waits of six seconds in all otherwise, and redis-py its connection (``config.broker``).
 _AT_ONCE = {"max_retries": 0, "retry": _ONCE_MORE}
+#: A ringer rests for so long after each message that it rang for: below a hundred a second nobody waits for that.
+REST_SECONDS, LONGEST_REST_SECONDS = 0.01, 0.05
 #: Lists of Celery itself: the replies to remote control, and what Flower has not read yet.
 _INTERNAL = re.compile(r"\.pidbox$|^celeryev\.")
 BROKER_ERRORS = (OperationalError, KombuError, redis.RedisError, OSError)
@@ -212,12 +214,21 @@ class Doorbell:
     def _run(self) -> None:
         publisher = Publisher()
         while True:
-            for (channel, lane), ids in self._take().items():
+            due, begun = self._take(), time.monotonic()
+            for (channel, lane), ids in due.items():
                 try:
                     publish_ids(publisher, channel, lane, ids)
                 except BROKER_ERRORS as error:
                     log.warning("bell_not_rung", channel=channel, lane=str(lane), error=type(error).__name__)
                     time.sleep(0.2)  # a broker that refuses at once must not be asked a thousand times a second
+            self._rest(begun + min(LONGEST_REST_SECONDS, REST_SECONDS * sum(len(ids) for ids in due.values())))
+
+    def _rest(self, until: float) -> None:
+        """Let what comes close upon a bell share the next one, unless it is urgent: a task costs a worker more than a message."""
+        with self._wake:
+            self._wake.wait_for(
+                lambda: any(lane is Lane.URGENT for _, lane in self._due), max(0.0, until - time.monotonic())
+            )
 
 
 def publish_ids(publisher: Publisher, channel: str, lane: Lane, ids: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from deliveries import acts, intake, reading
 from deliveries.api import serializers as shapes
 from deliveries.api.bodies import json_of
 from deliveries.api.filters import PARAMETERS, filters_of
-from deliveries.api.presentation import shown, shown_all
+from deliveries.api.presentation import shown, shown_all, shown_fresh
 from deliveries.api.problems import Problem
 from deliveries.conf import limits
 from deliveries.intake.fields import KEY_LIMIT, text_of
@@ -64,7 +64,9 @@ class MessagesView(APIView):
         answer = intake.accept([checked], origin=Origin.API, request_id=getattr(request, "request_id", ""))[0]
         if answer.conflict is not None:
             raise _conflict(answer)
-        return Response(shown(Message.objects.get(pk=answer.id)), status=202 if answer.fresh else 200)
+        if answer.place is not None:
+            return Response(shown_fresh(checked, answer.place), status=202)
+        return Response(shown(Message.objects.get(pk=answer.id)), status=200)
 
     @extend_schema(
         operation_id="list_messages",

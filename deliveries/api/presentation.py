@@ -9,8 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection
 
-from deliveries import reading
+from chaski.vocabulary import Status
+from deliveries import pausing, reading
+from deliveries.intake import Draft, Place
 from deliveries.models import Account, Message, Pending
 from deliveries.models.messages import LANES
 from deliveries.pausing import Pauses
@@ -38,6 +41,48 @@ def shown_all(messages: Sequence[Message]) -> list[dict[str, Any]]:
     accounts = Account.objects.filter(pk__in={message.account_id for message in messages})
     around = Surroundings(now, pauses, reading.pending_of(messages), dict(accounts.values_list("pk", "name")))
     return [_present(message, around) for message in messages]
+
+
+def shown_fresh(item: Draft, place: Place) -> dict[str, Any]:
+    """A message that was accepted a moment ago, as it was then. Reads nothing but what is paused, now and then."""
+    message = Message(
+        id=item.id,
+        account_id=item.account.id,
+        channel=item.channel,
+        provider=item.account.provider,
+        lane=LANES.index(item.lane),
+        status=Status.QUEUED,
+        recipient=item.recipient,
+        to=item.to,
+        reference=item.reference,
+        ordering_key=item.ordering_key,
+        tags=item.tags,
+        content=item.content,
+        options=item.options,
+        metadata=item.metadata,
+        created_at=place.accepted_at,
+        updated_at=place.accepted_at,
+        send_at=item.send_at,
+        expires_at=item.expires_at,
+    )
+    pending = Pending(
+        message_id=item.id,
+        channel=item.channel,
+        service_id=item.service_id,
+        account_id=item.account.id,
+        due_at=place.due_at,
+        blocked=place.blocked,
+        waiting_for=place.waiting_for,
+    )
+    around = Surroundings(
+        place.accepted_at, pausing.recent.get(_pauses), {item.id: pending}, {item.account.id: item.account.name}
+    )
+    return _present(message, around)
+
+
+def _pauses() -> Pauses:
+    with connection.cursor() as cursor:
+        return pausing.read(cursor)
 
 
 def _present(message: Message, around: Surroundings) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Taking messages in: from a checked draft to committed rows. Called by the API, the commands and the callbacks."""
 
-from deliveries.intake.accept import Accepted, IdempotencyConflict, IdTaken, TooLate, accept, insert, ring
+from deliveries.intake.accept import Accepted, IdempotencyConflict, IdTaken, Place, TooLate, accept, insert, ring
 from deliveries.intake.draft import Draft, InvalidMessage, draft
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "IdTaken",
     "IdempotencyConflict",
     "InvalidMessage",
+    "Place",
     "TooLate",
     "accept",
     "draft",

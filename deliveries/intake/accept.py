@@ -6,19 +6,21 @@ doorbell is rung only after that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
 import structlog
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from chaski.vocabulary import Lane
 from deliveries.doorbell import doorbell
 from deliveries.intake.draft import Draft
 from deliveries.models.messages import LANES, Origin
+from deliveries.postgresql.prepared import prepared
 from deliveries.sql import Cursor, as_json
 
 log = structlog.get_logger(__name__)
@@ -49,12 +51,23 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new message stands in the queue. Times are the database's; ``blocked``: it waits for a predecessor."""
+
+    accepted_at: datetime
+    due_at: datetime
+    blocked: bool
+    waiting_for: str
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    """One draft's fate: its message, and whether this call made it (``fresh``) or an earlier one did."""
+    """One draft's fate: its message, and whether this call made it (``fresh``, with its place) or an earlier one did."""
 
     id: UUID
     fresh: bool
     conflict: IdempotencyConflict | IdTaken | TooLate | None = None
+    place: Place | None = None
 
 
 ACCEPT = """
@@ -91,6 +104,7 @@ WITH input AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT f.ordering_key <> '' AND (f.turn > 1 OR EXISTS (
         SELECT 1 FROM pending p WHERE p.service_id = f.service_id AND p.ordering_key = f.ordering_key
             AND p.ordering_key <> '')) AS someone) behind
+    RETURNING message_id, due_at, blocked, waiting_for
 ), kept AS (
     INSERT INTO acceptance (message_id, service_id, origin, accepted_at)
     SELECT id, service_id, origin, chaski_now() FROM fresh
@@ -98,7 +112,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO event (message_id, sequence, service_id, status, at, actor, reason)
     SELECT id, 1, service_id, 'queued', chaski_now(), '', '' FROM fresh
 )
-SELECT id FROM fresh
+SELECT message_id, chaski_now(), due_at, blocked, waiting_for FROM queued
 """
 
 WINNERS = """
@@ -124,7 +138,7 @@ def accept(
     if not drafts:
         return []
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
+        with transaction.atomic(), prepared() as cursor:
             fresh = insert(cursor, drafts, origin=origin, batch_id=batch_id, request_id=request_id)
             winners = _winners(cursor, drafts, fresh)
     except IntegrityError as error:
@@ -163,17 +177,17 @@ def _blame(error: IntegrityError) -> IdTaken | TooLate:
 
 def insert(
     cursor: Cursor, drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None, request_id: str = ""
-) -> set[UUID]:
-    """Insert ``drafts`` in the caller's transaction; the ids that were new. Ring only after its commit."""
+) -> dict[UUID, Place]:
+    """Insert ``drafts`` in the caller's transaction; those that were new, by id. Ring only after its commit."""
     rows = [_row(number, item, origin, batch_id, request_id) for number, item in enumerate(drafts)]
     ordered = sorted({item.ordering_key for item in drafts if item.ordering_key})
     if ordered:
         cursor.execute(LOCK, {"service_id": drafts[0].service_id, "keys": ordered})
     cursor.execute(ACCEPT, {"rows": as_json(rows)})
-    return {row[0] for row in cursor.fetchall()}
+    return {row[0]: Place(*row[1:]) for row in cursor.fetchall()}
 
 
-def _winners(cursor: Cursor, drafts: Sequence[Draft], fresh: set[UUID]) -> dict[str, tuple[UUID, str]]:
+def _winners(cursor: Cursor, drafts: Sequence[Draft], fresh: Container[UUID]) -> dict[str, tuple[UUID, str]]:
     late = [item.key for item in drafts if item.id not in fresh]
     if not late:
         return {}
@@ -181,9 +195,9 @@ def _winners(cursor: Cursor, drafts: Sequence[Draft], fresh: set[UUID]) -> dict[
     return {key: (message_id, fingerprint) for key, message_id, fingerprint in cursor.fetchall()}
 
 
-def _answer(item: Draft, fresh: set[UUID], winners: dict[str, tuple[UUID, str]]) -> Accepted:
+def _answer(item: Draft, fresh: Mapping[UUID, Place], winners: dict[str, tuple[UUID, str]]) -> Accepted:
     if item.id in fresh:
-        return Accepted(item.id, fresh=True)
+        return Accepted(item.id, fresh=True, place=fresh[item.id])
     message_id, fingerprint = winners[item.key]
     if fingerprint != item.fingerprint:
         return Accepted(

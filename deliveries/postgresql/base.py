@@ -12,6 +12,7 @@ from deliveries.postgresql.bounded import BoundedConnection
 #: A connection that was idle is asked for a sign of life before it is used (CONN_HEALTH_CHECKS); it answers at once or
 #: is replaced.
 PROBE_SECONDS = 3.0
+FRESH_SECONDS = 1.0
 
 
 class SchemaEditor(DatabaseSchemaEditor):
@@ -37,8 +38,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
     SchemaEditorClass = SchemaEditor
 
     def is_usable(self) -> bool:
-        """Whether the server answers on this connection, known within ``PROBE_SECONDS``."""
+        """Whether the server answers on this connection, known within ``PROBE_SECONDS``.
+
+        Not asked where it did a moment ago: a busy web process would ask before every request.
+        """
         if self.connection is None:
             return False
+        if self.connection.was_well(FRESH_SECONDS):
+            return True
         with self.connection.within(PROBE_SECONDS):
             return bool(super().is_usable())

@@ -7,6 +7,8 @@ engine (``deliveries.delivery.database``) and by Django's backend (``deliveries.
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
@@ -16,6 +18,8 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 RV = TypeVar("RV")
+#: A peer that has closed its side, where the system can tell.
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
 class NoAnswer(psycopg.OperationalError):
@@ -32,6 +36,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     Binary = psycopg.Binary
 
     answer_seconds: float | None = None
+    _answered_at = float("-inf")
 
     @classmethod
     def connect(  # type: ignore[override]  # psycopg's own options go on as they come
@@ -51,13 +56,26 @@ class BoundedConnection(psycopg.Connection[Any]):
         if timeout is not None or self.answer_seconds is None:
             return super().wait(gen, interval, timeout)
         try:
-            return super().wait(gen, interval, self.answer_seconds)
+            answer = super().wait(gen, interval, self.answer_seconds)
+            self._answered_at = time.monotonic()
+            return answer
         except psycopg.OperationalError as error:
             # An error that the server told has ended the statement; one still under way has run out of time.
             if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise
             self.pgconn.finish()
             raise NoAnswer(f"no answer within {self.answer_seconds:g} s; the connection was cut") from error
+
+    def was_well(self, seconds: float) -> bool:
+        """Did the server answer here in the last ``seconds``, and has nothing come since: no end, no notice of one?
+
+        Without asking it: what the kernel knows.
+        """
+        if self.closed or time.monotonic() - self._answered_at > seconds:
+            return False
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN | _HUNG_UP)
+        return not poller.poll(0)
 
     @contextmanager
     def within(self, seconds: float | None) -> Iterator[None]:
