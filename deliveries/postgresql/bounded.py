@@ -67,11 +67,11 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise NoAnswer(f"no answer within {self.answer_seconds:g} s; the connection was cut") from error
 
     def was_well(self, seconds: float) -> bool:
-        """Did the server answer here in the last ``seconds``, and has nothing come since: no end, no notice of one?
+        """Did the server answer here in the last ``seconds``, outside of a transaction, and nothing come since?
 
-        Without asking it: what the kernel knows.
+        Without asking it: an end of the connection, or a notice of one, the kernel knows.
         """
-        if self.closed or time.monotonic() - self._answered_at > seconds:
+        if self.pgconn.transaction_status != TransactionStatus.IDLE or time.monotonic() - self._answered_at > seconds:
             return False
         poller = select.poll()
         poller.register(self.fileno(), select.POLLIN | _HUNG_UP)

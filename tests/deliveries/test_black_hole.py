@@ -15,6 +15,7 @@ from deliveries.conf import timings
 from deliveries.delivery.database import EngineConnection
 from deliveries.ledger import balance
 from deliveries.models import Message
+from deliveries.postgresql import base
 from deliveries.postgresql.base import PROBE_SECONDS, SchemaEditor
 from deliveries.postgresql.bounded import BoundedConnection, NoAnswer
 from deliveries.sql import is_away
@@ -22,6 +23,7 @@ from tests.api.calls import SMS
 from tests.api.server import Server
 from tests.deliveries.blackhole import BlackHole
 from tests.factories import make_account, make_caller
+from tests.processes.system import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONNECT_SECONDS: float = settings.DATABASES["default"]["OPTIONS"]["connect_timeout"]
@@ -138,7 +140,10 @@ def test_a_web_request_in_a_black_hole_gets_503_in_time_and_the_repeat_the_same_
     assert Message.objects.count() == 3
 
 
-def test_an_idle_connection_of_the_web_is_probed_for_a_moment_only(hole: BlackHole) -> None:
+def test_an_idle_connection_of_the_web_is_probed_for_a_moment_only(
+    hole: BlackHole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "FRESH_SECONDS", 0.0)  # the last answer is long ago
     wrapper = connections["default"].copy()
     wrapper.settings_dict = {**wrapper.settings_dict, "HOST": "127.0.0.1", "PORT": str(hole.port)}
     wrapper.ensure_connection()
@@ -179,6 +184,26 @@ def test_the_server_s_own_limits_come_first(db: None) -> None:
     assert of_the_engine < timings().answer_seconds < 10
     assert of_the_web < WEB_SECONDS
     assert WEB_SECONDS + CONNECT_SECONDS <= 20
+
+
+def test_a_connection_that_was_well_a_moment_ago_is_not_asked_unless_the_kernel_knows_of_its_end(
+    hole: BlackHole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = connections["default"].copy()
+    wrapper.settings_dict = {**wrapper.settings_dict, "HOST": "127.0.0.1", "PORT": str(hole.port)}
+    wrapper.ensure_connection()
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    hole.swallow(b"SELECT 1")  # nobody would answer it
+    assert wrapper.is_usable()
+    hole.heal()
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    wait_for(lambda: not wrapper.connection.was_well(60), 5, "the notice of the end")
+    monkeypatch.setattr(base, "FRESH_SECONDS", 60.0)
+    assert not wrapper.is_usable()
+    wrapper.close()
 
 
 def test_who_vanishes_from_the_network_is_noticed_by_the_kernel() -> None:
