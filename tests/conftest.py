@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 
 import config.celery  # noqa: F401 - our Celery application is the current one, as in every process
-from deliveries import lineage
+from deliveries import lineage, pausing
 from deliveries.lineage import Guard
 from deliveries.models import Account
 from tests.factories import Caller, make_account, make_caller
 from tests.faults.evidence import Evidence, Row, row_of
 
 _rows: list[Row] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """What was paused in the test before is not so here."""
+    pausing.recent.forget()
 
 
 @pytest.fixture(autouse=True)

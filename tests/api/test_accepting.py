@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
 from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
+from deliveries import acts
 from deliveries.models import Acceptance, Idempotency, Message, Pending, Template
+from deliveries.models.control import PauseScope
 from tests.api.calls import SMS, Api, lease, move, nothing_stored, problem
 from tests.factories import make_account, make_caller
 
@@ -110,6 +113,33 @@ def test_a_row_that_somebody_wrote_by_hand_is_shown_without_its_parts(api: Api, 
         cursor.execute("UPDATE message SET content = %s::jsonb WHERE id = %s", [content, message_id])
     answer = api.get(f"messages/{message_id}")
     assert (answer.status_code, answer.json()["text"]) == (200, "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"send_at": "2099-01-31T12:00:00.123456Z"},
+        {
+            "priority": "urgent",
+            "reference": "order 7",
+            "tags": ["a", "b"],
+            "metadata": {"n": 1.5, "deep": [{"x": None}]},
+        },
+        {"ordering_key": "order 7", "options": {"anything": "goes"}},
+    ],
+    ids=["plain", "later", "everything", "behind another"],
+)
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_answer_to_a_new_message_is_what_a_look_at_it_shows(api: Api, given: dict[str, Any], paused: bool) -> None:
+    if "send_at" in given:
+        given = {"send_at": (datetime.now(UTC) + timedelta(days=3)).isoformat()}
+    api.send(ordering_key="order 7")
+    if paused:
+        acts.pause(PauseScope.SERVICE, str(api.caller.service.pk), actor="somebody")
+    answer = api.send(**given)
+    shown = api.get(f"messages/{answer['id']}").json()
+    assert answer == {name: value for name, value in shown.items() if name not in ("attempts", "receipts", "events")}
 
 
 def test_a_repeat_gives_the_first_message_with_200(api: Api) -> None:

@@ -14,6 +14,7 @@ from channels.base import Provider
 from channels.media import MEDIA
 from chaski.vocabulary import ErrorClass, Status
 from deliveries.conf import Limits, Timings
+from deliveries.delivery.account_window import LEAST, START
 from deliveries.ledger import CHECKS
 from deliveries.lifecycle import MOVES
 from deliveries.retry import Decision, History, Outcome, Policy, decide
@@ -50,11 +51,17 @@ def numbers() -> str:
         ("the relay looks for due rows", f"every {times.relay_tick_seconds:g} s"),
         ("the sweep ends leases and expires messages", f"every {times.sweep_seconds:g} s"),
         ("one task works", f"at most {times.task_run_seconds:g} s"),
-        ("results are recorded", f"every {times.record_seconds * 1000:g} ms or {bounds.record_rows} rows"),
+        (
+            "results are recorded",
+            f"half of what is under way together, {bounds.record_rows} rows at most, after {times.record_seconds * 1000:g} ms"
+            " at the latest",
+        ),
         ("an HTTP provider is waited for", f"{Provider.call_seconds:g} s"),
         ("the deadline of an attempt, from before its claim", f"{Provider.deadline_seconds:g} s"),
         ("the lease", f"{Provider.lease_seconds:g} s"),
         ("one claim takes", f"at most {bounds.claim_rows} messages"),
+        ("a worker process has under way", f"at most {bounds.places:,} messages per channel"),
+        ("an account's window", f"{LEAST} to {Provider.window} calls, {START} at first"),
         ("a direct bell carries", f"at most {bounds.ring_ids} ids"),
         ("bells that may wait in a lane's queue before no more are rung", f"{bounds.queue_bells}"),
         ("processes that vanish with a message as their suspect until it is poison", f"{bounds.crashes}"),

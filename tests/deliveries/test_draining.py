@@ -1,0 +1,88 @@
+"""One task at work in a whole engine: it takes all that is due though windows are small, and rings where it must stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaski.vocabulary import Lane
+from deliveries import intake, lineage
+from deliveries.conf import timings
+from deliveries.delivery import engine as engines
+from deliveries.delivery.account_window import START
+from deliveries.delivery.engine import Engine
+from deliveries.lineage import Guard
+from deliveries.models import Account, Attempt, Message, Pending
+from deliveries.models.messages import Origin
+from tests.factories import Caller, make_account
+from tests.processes.system import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+MANY = 4 * START
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Lane]]:
+    """The bells that the engine rang."""
+    found: list[tuple[str, Lane]] = []
+    monkeypatch.setattr(engines.doorbell, "ring", lambda channel, lane, ids=(): found.append((channel, lane)))
+    return found
+
+
+@pytest.fixture
+def worker(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, rung: list[Any]) -> Iterator[Engine]:
+    settings.CHASKI_SPILL = str(tmp_path)
+    monkeypatch.setattr(lineage, "guard", lambda: Guard(()))
+    made = Engine("worker-of-a-test")
+    made.start()
+    yield made
+    made.finish(5)
+    made.loop.call_soon_threadsafe(made.loop.stop)
+    made._thread.join(5)
+    made._claims._connection.close()
+    made.recorder._connection.close()
+    made.loop.close()
+
+
+def accept(shop: Caller, count: int, **fields: Any) -> None:
+    given = {"channel": "sms", "to": "+56912345678", "text": "hello", **fields}
+    intake.accept([intake.draft(shop.service, given) for _ in range(count)], origin=Origin.API)
+
+
+def test_one_task_drains_more_than_an_account_may_have_under_way(shop: Caller, worker: Engine) -> None:
+    make_account("sms", options={"latency_ms": "20"})
+    accept(shop, MANY)
+    tally = worker.drain("sms", Lane.NORMAL, (), "task-of-a-test")
+    assert tally.claimed == MANY
+    wait_for(lambda: not Pending.objects.exists(), 10, "the last record")
+    assert set(Message.objects.values_list("status", flat=True)) == {"sent"}
+    assert Attempt.objects.count() == MANY
+
+
+def test_a_task_whose_time_is_up_lets_another_go_on(
+    shop: Caller, worker: Engine, rung: list[tuple[str, Lane]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "timings", lambda: replace(timings(), task_run_seconds=0.05, help_seconds=60.0))
+    make_account("sms", options={"latency_ms": "500"})
+    accept(shop, MANY)
+    tally = worker.drain("sms", Lane.NORMAL, (), "task-of-a-test")
+    assert tally.claimed < MANY
+    assert rung[-1] == ("sms", Lane.NORMAL)
+    wait_for(lambda: not worker.in_flight(), 10, "the records")
+
+
+def test_a_slow_account_leaves_the_others_their_places(shop: Caller, worker: Engine) -> None:
+    make_account("sms", name="slow", options={"latency_ms": "3000"})
+    make_account("sms", name="quick")
+    accept(shop, MANY, account="slow")
+    accept(shop, MANY, account="quick")
+    quick = Account.objects.get(name="quick").pk
+    tally = worker.drain("sms", Lane.NORMAL, (), "task-of-a-test")
+    assert tally.claimed >= MANY
+    assert not Pending.objects.filter(account_id=quick, lease_until=None).exists(), "all of the quick one's went out"
+    assert Pending.objects.exclude(account_id=quick).exists(), "while the slow one still has some"
+    wait_for(lambda: not worker.in_flight(), 10, "the records")
