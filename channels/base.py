@@ -185,6 +185,8 @@ class Provider(ABC):
     call_seconds: float = 15.0
     #: How many calls one worker process may have under way through one account, however quick the answers.
     window: ClassVar[int] = 500
+    #: Does one host answer all calls of an account, so that its answers tell how many calls at once it can take?
+    one_host: ClassVar[bool] = True
     options: ClassVar[Sequence[Option]] = ()
     #: What ``send`` understands in a message's own ``options``: name -> what it does.
     message_options: ClassVar[Mapping[str, str]] = {}

@@ -66,6 +66,8 @@ class Webhook(Provider):
     name = "webhook"
     channels = ("webhook",)
     idempotent = True
+    one_host = False
+    window = 200
     options = (
         Option("secret", "the signing secret: whsec_ and base64 of 24 to 64 bytes", required=True, secret=True),
         Option("previous_secret", "signs too while receivers move to the new one", secret=True),

@@ -102,9 +102,13 @@ def storable(text: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """What msgspec leaves to us: subclasses of text, above all Django's SafeString."""
+    """What msgspec leaves to us: subclasses of the plain types, above all Django's SafeString."""
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

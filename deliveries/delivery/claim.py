@@ -6,13 +6,13 @@ Called by the engine. Many workers claim at once: rows that another one holds ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from chaski.vocabulary import Lane
-from deliveries.delivery.turns import UNLIMITED, Room, Turns, open_turns, shares
+from deliveries.delivery.turns import UNLIMITED, Room, Turn, Turns, open_turns, satisfied, shares
 from deliveries.models.messages import LANES
 from deliveries.pausing import Pauses
 from deliveries.sql import Cursor
@@ -143,35 +143,49 @@ class Request:
     solitary: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one claim took.
+
+    ``all_of_it``: nothing else is due on the channel and lane. ``stopped``: more may be, but accounts or places were full.
+    """
+
+    messages: list[Claimed]
+    all_of_it: bool = False
+    stopped: bool = False
+
+
 @dataclass(slots=True)
 class Claimer:
     """Claims for one worker process."""
 
     turns: Turns = field(default_factory=lambda: Turns(0.5))
 
-    def claim(self, cursor: Cursor, request: Request) -> list[Claimed]:
+    def claim(self, cursor: Cursor, request: Request) -> Taken:
         """Lease what may be had; its attempts are open when the caller's transaction commits."""
         if request.pauses.hold(request.channel) or request.n <= 0:
-            return []
+            return Taken([], all_of_it=True)
         token = uuid4()
         parameters = self._parameters(request, token)
         if request.ids:
-            cursor.execute(CLAIM_IDS, {**parameters, "ids": list(request.ids)})
-            return [_claimed(row, token) for row in cursor.fetchall()]
+            return Taken(_leased(cursor, CLAIM_IDS, {**parameters, "ids": list(request.ids)}, token))
         if request.solitary:
-            cursor.execute(CLAIM_SUSPECTS, {**parameters, "lane": LANES.index(request.lane)})
-            return [_claimed(row, token) for row in cursor.fetchall()]
-        found = self._by_turn(cursor, request, parameters, token, fresh=False)
-        # The cached turns may miss a service that has just begun to send.
-        return found or self._by_turn(cursor, request, parameters, token, fresh=True)
+            lane = LANES.index(request.lane)
+            return Taken(_leased(cursor, CLAIM_SUSPECTS, {**parameters, "lane": lane}, token), all_of_it=True)
+        known = self.turns.known(request.channel, request.lane)
+        taken = self._by_turn(cursor, request, parameters, token, known) if known else None
+        if taken is not None and taken.messages:
+            return replace(taken, all_of_it=False)  # a service that has just begun to send is not among what is known
+        fresh = self.turns.read(cursor, request.channel, request.lane)
+        if taken is not None and set(fresh) == set(known or ()):
+            return taken
+        return self._by_turn(cursor, request, parameters, token, fresh)
 
+    @staticmethod
     def _by_turn(
-        self, cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, *, fresh: bool
-    ) -> list[Claimed]:
-        turns = self.turns.of(cursor, request.channel, request.lane, fresh=fresh)
+        cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, turns: Sequence[Turn]
+    ) -> Taken:
         may = open_turns(turns, request.pauses, request.room.shut)
-        if not may:
-            return []
         parts = shares(may, request.n, request.room)
         arrays = {
             "lanes": [part.turn.lane for part in parts],
@@ -180,8 +194,10 @@ class Claimer:
             "quotas": [part.quota for part in parts],
             "rests": [part.rest for part in parts],
         }
-        cursor.execute(CLAIM_DUE, {**parameters, **arrays})
-        return [_claimed(row, token) for row in cursor.fetchall()]
+        messages = _leased(cursor, CLAIM_DUE, {**parameters, **arrays}, token) if parts else []
+        # Of those that are full nothing was seen.
+        stopped = bool(request.room.full) or not satisfied(may, parts, len(messages))
+        return Taken(messages, all_of_it=not stopped, stopped=stopped)
 
     @staticmethod
     def _parameters(request: Request, token: UUID) -> dict[str, Any]:
@@ -199,9 +215,9 @@ class Claimer:
         }
 
 
-def _claimed(row: Sequence[Any], token: UUID) -> Claimed:
-    message_id, number, *rest = row
-    return Claimed(message_id, number, token, *rest)
+def _leased(cursor: Cursor, sql: str, parameters: dict[str, Any], token: UUID) -> list[Claimed]:
+    cursor.execute(sql, parameters)
+    return [Claimed(row[0], row[1], token, *row[2:]) for row in cursor.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)

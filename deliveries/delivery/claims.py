@@ -5,25 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from deliveries import lineage, pausing
 from deliveries.conf import timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
-from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
+from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, Taken, begin
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand
 from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.window import Window
 from deliveries.sql import Cursor
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What one claim took. ``all_of_it``: nothing more is due, as far as it could see; else accounts or places were full."""
-
-    messages: list[Claimed]
-    all_of_it: bool
 
 
 class Claims:
@@ -44,16 +35,15 @@ class Claims:
 
     def claim(self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False) -> Taken:
         """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
-        claimed: list[Claimed] = []
+        taken = Taken([])
         try:
             with self._connection.transaction() as cursor:
-                request = self._request(cursor, hand, window, n, ids, solitary=solitary)
-                claimed = self._claimer.claim(cursor, request)
-                window.begin(message.account_id for message in claimed)
+                taken = self._claimer.claim(cursor, self._request(cursor, hand, window, n, ids, solitary=solitary))
+                window.begin(message.account_id for message in taken.messages)
         except BaseException:
-            self._leave(window, claimed)
+            self._leave(window, taken.messages)
             raise
-        return Taken(claimed, not ids and not request.room.stops(n, len(claimed)))
+        return taken
 
     def begin(
         self, window: Window, claimed: Sequence[Claimed], accounts: Accounts
@@ -77,6 +67,7 @@ class Claims:
     def _request(
         self, cursor: Cursor, hand: Hand, window: Window, n: int, ids: tuple[str, ...], *, solitary: bool
     ) -> Request:
+        room = window.room(n, hand.lane, self._at_rest())
         return Request(
             channel=hand.channel,
             lane=hand.lane,
@@ -85,8 +76,9 @@ class Claims:
             worker=self._worker,
             task_id=hand.task_id,
             pauses=self._paused(cursor),
-            room=window.room(n, hand.lane, self._at_rest()),
-            ids=ids,
+            room=room,
+            # More than an account may take go by turn.
+            ids=ids if len(ids) <= room.least else (),
             solitary=solitary,
         )
 

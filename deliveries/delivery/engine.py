@@ -21,8 +21,8 @@ from chaski.vocabulary import ErrorClass, Lane, Status
 from deliveries import lineage
 from deliveries.conf import limits, timings
 from deliveries.delivery.accounts import Accounts, LiveAccount
-from deliveries.delivery.claim import Begun, Claimed
-from deliveries.delivery.claims import Claims, Taken
+from deliveries.delivery.claim import Begun, Claimed, Taken
+from deliveries.delivery.claims import Claims
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.hands import Hand, Tally
 from deliveries.delivery.recorder import Recorder, Result
@@ -35,8 +35,8 @@ from deliveries.retry import Decision, History, Outcome, decide
 log = structlog.get_logger(__name__)
 _EXPIRED = Outcome(ErrorClass.EXPIRED, "expired", "expires_at passed before the call could begin")
 _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient is on the suppression list")
-#: What says that a provider is away, or has more than it can take: fewer calls at once, please.
-OVERLOADED = frozenset({ErrorClass.NOT_SENT, ErrorClass.THROTTLED, ErrorClass.TRANSIENT, ErrorClass.IN_DOUBT})
+#: What says that a provider is away, or has more than it can take. A throttle does where it is meant for the whole account.
+OVERLOADED = frozenset({ErrorClass.NOT_SENT, ErrorClass.TRANSIENT, ErrorClass.IN_DOUBT})
 #: Between two claims while an account is full and nothing else is due.
 LOOK_AGAIN_SECONDS = 0.25
 #: For good-byes (SMTP's QUIT above all) at the end of the process.
@@ -56,7 +56,7 @@ class Engine:
         self._windows: dict[str, Window] = {}
         #: One at work on a channel and lane; a further bell only wakes it.
         self._hands: dict[tuple[str, Lane], Hand] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._suspects = Suspects()
         self._help_at: dict[tuple[str, Lane], float] = {}
         self._accounts: Accounts | None = None
@@ -114,6 +114,7 @@ class Engine:
         with self._lock:
             if (busy := self._hands.get((channel, lane))) is not None:
                 busy.ring()
+                self._window(channel).wake()
                 return None
             hand = self._hands[channel, lane] = Hand(channel, lane, task_id)
             return hand
@@ -126,12 +127,12 @@ class Engine:
             if not room:
                 continue
             taken, ids = self._claim(hand, window, room, ids), ()
-            if taken.messages and not taken.all_of_it:
+            if taken.stopped and taken.messages:
                 self._call_for_help(hand)
             if self._claim_suspect(hand, window) or (taken.messages and not taken.all_of_it):
                 continue
             if not taken.all_of_it:
-                window.wait_for_room(min(left, LOOK_AGAIN_SECONDS))
+                window.wait_for_room(min(left, LOOK_AGAIN_SECONDS), hand.was_rung)
             elif not hand.pause(left) and not hand.tally.in_flight:
                 return hand.tally
         hand.rung = True  # its time is up, and more may be due
@@ -148,8 +149,10 @@ class Engine:
         with self._lock:
             if channel not in self._windows:
                 known = providers().items()
-                most = [cls.window for (served, name), cls in known if served == channel and name != "sandbox"]
-                self._windows[channel] = Window(limits().places, min(most, default=Provider.window))
+                classes = [cls for (served, name), cls in known if served == channel and name != "sandbox"]
+                most = min((cls.window for cls in classes), default=Provider.window)
+                follows = all(cls.one_host for cls in classes)
+                self._windows[channel] = Window(limits().places, most, follows=follows)
             return self._windows[channel]
 
     def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> Taken:
@@ -164,7 +167,7 @@ class Engine:
         self.claimed_at = time.monotonic()
         window.give(room - len(taken.messages))
         if solitary and not taken.messages:
-            self._suspects.none(hand.channel)
+            self._suspects.none(hand.channel, hand.lane)
         if taken.messages:
             hand.claimed(len(taken.messages))
             self._launch(hand, window, taken.messages, started)
@@ -172,7 +175,7 @@ class Engine:
 
     def _claim_suspect(self, hand: Hand, window: Window) -> bool:
         """One message that was in flight when two workers vanished; never two such at once in one process."""
-        if not self._suspects.take(hand.channel):
+        if not self._suspects.take(hand.channel, hand.lane):
             return False
         if not window.take(1):
             self._suspects.give()
@@ -224,7 +227,7 @@ class Engine:
         began, bad = time.monotonic(), True
         try:
             outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
-            bad = outcome.error_class in OVERLOADED
+            bad = outcome.error_class in OVERLOADED or outcome.account_wide
         finally:
             window.answered(message.account_id, time.monotonic() - began, bad=bad)
         now = moment(message, started, time.monotonic())

@@ -57,6 +57,12 @@ class Hand:
             if not self.tally.in_flight:
                 self.changed.notify_all()
 
+    def was_rung(self) -> bool:
+        """Has somebody rung since this was last asked?"""
+        with self.changed:
+            rung, self.rung = self.rung, False
+            return rung
+
     def pause(self, seconds: float) -> bool:
         """Wait for a ring or for the last result, at most ``seconds``; True if there was a ring."""
         with self.changed:

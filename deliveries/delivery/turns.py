@@ -61,9 +61,10 @@ class Room:
         """All through which nothing may be claimed."""
         return self.full | self.resting
 
-    def stops(self, n: int, taken: int) -> bool:
-        """Whether a claim of ``n`` that took ``taken`` may have left something for want of room."""
-        return bool(self.full) or taken >= min((n, self.usual, *self.free.values()))
+    @property
+    def least(self) -> int:
+        """What the account with the least room may take."""
+        return min((self.usual, *self.free.values()))
 
     def of(self, account_id: int) -> int:
         """How many calls of ``account_id`` may begin."""
@@ -84,19 +85,22 @@ class Share:
 
 
 class Turns:
-    """Which turns there are, asked at most once in ``seconds`` per channel and lane."""
+    """Which turns there are, remembered for ``seconds`` per channel and lane."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._known: dict[tuple[str, Lane], tuple[float, list[Turn]]] = {}
 
-    def of(self, cursor: Cursor, channel: str, lane: Lane, *, fresh: bool) -> list[Turn]:
-        """Those of ``lane`` and the more urgent ones; ``fresh`` asks the database in any case."""
+    def known(self, channel: str, lane: Lane) -> list[Turn] | None:
+        """Those of ``lane`` and the more urgent ones, as they were a moment ago; None where they must be read."""
         read_at, turns = self._known.get((channel, lane), (float("-inf"), []))
-        if fresh or time.monotonic() - read_at > self._seconds:
-            cursor.execute(TURNS, {"channel": channel, "lane": LANES.index(lane)})
-            turns = [Turn(*row) for row in cursor.fetchall()]
-            self._known[channel, lane] = (time.monotonic(), turns)
+        return turns if time.monotonic() - read_at <= self._seconds else None
+
+    def read(self, cursor: Cursor, channel: str, lane: Lane) -> list[Turn]:
+        """The same as they are now."""
+        cursor.execute(TURNS, {"channel": channel, "lane": LANES.index(lane)})
+        turns = [Turn(*row) for row in cursor.fetchall()]
+        self._known[channel, lane] = (time.monotonic(), turns)
         return turns
 
 
@@ -112,14 +116,25 @@ def open_turns(turns: Sequence[Turn], pauses: Pauses, full: frozenset[int]) -> l
 
 
 def shares(turns: Sequence[Turn], n: int, room: Room) -> list[Share]:
-    """How ``turns`` share a claim of ``n``: the more urgent lanes first, within a lane in a random order."""
+    """How ``turns`` share a claim of ``n``: the more urgent lanes first, within a lane in a random order.
+
+    The turns of one account share its room, and no more; those for which nothing is left are left out.
+    """
     services = Counter(lane for lane, _ in {(turn.lane, turn.service_id) for turn in turns})
     accounts = Counter((turn.lane, turn.service_id) for turn in turns)
     users = Counter(turn.account_id for turn in turns)
+    left = {account_id: room.of(account_id) for account_id in users}
     found = []
     for turn in sorted(random.sample(turns, len(turns)), key=lambda turn: turn.lane):
-        most = ceil(room.of(turn.account_id) / users[turn.account_id])
-        fair = ceil(n / services[turn.lane] / accounts[turn.lane, turn.service_id])
-        quota = min(fair, most)
-        found.append(Share(turn, quota, min(n, most) - quota))
+        most = min(n, ceil(left[turn.account_id] / users[turn.account_id]))
+        left[turn.account_id] -= most
+        users[turn.account_id] -= 1
+        if most:
+            quota = min(most, ceil(n / services[turn.lane] / accounts[turn.lane, turn.service_id]))
+            found.append(Share(turn, quota, most - quota))
     return found
+
+
+def satisfied(turns: Sequence[Turn], parts: Sequence[Share], taken: int) -> bool:
+    """Whether a claim by ``parts`` of ``turns`` that took ``taken`` left nothing behind for want of room."""
+    return len(parts) == len(turns) and taken < min((part.quota + part.rest for part in parts), default=1)

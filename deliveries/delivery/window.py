@@ -21,14 +21,16 @@ WORTHWHILE, PATIENCE_SECONDS = 0.25, 0.2
 class Window:
     """``size`` places for messages from their claim to their record, and each account's own window. Thread-safe.
 
-    ``most`` bounds each account's. Whatever an account may, it takes at most half of what is free: the next one finds places,
-    though several of the others hang.
+    ``most`` bounds each account's, which follows the provider's answers if it ``follows``. Whatever an account may, it takes
+    at most half of what is free: the next one finds places, though several of the others hang.
     """
 
-    def __init__(self, size: int, most: int) -> None:
+    def __init__(self, size: int, most: int, *, follows: bool = True) -> None:
         self.size = size
         self._free = size
         self._most = most
+        self._follows = follows
+        self._start = min(START, most) if follows else most
         self._accounts: dict[int, AccountWindow] = {}
         self._changed = threading.Condition()
         self._awaited: list[Callable[[], bool]] = []
@@ -42,7 +44,7 @@ class Window:
         """As many of ``wanted`` places as ``lane`` may have, perhaps none; waits up to ``patience`` seconds for a number
         that is worth a claim."""
         kept = 0 if lane is Lane.URGENT else ceil(self.size * KEPT)
-        enough = min(wanted, ceil(self.size * WORTHWHILE))
+        enough = 1 if lane is Lane.URGENT else min(wanted, ceil(self.size * WORTHWHILE))
         with self._changed:
             if patience and self._free - kept < enough:
                 self._wait(lambda: self._free - kept >= enough, patience)
@@ -63,14 +65,14 @@ class Window:
             free = {known: min(share, _free(each, lane)) for known, each in self._accounts.items()}
         full = frozenset(known for known, calls in free.items() if not calls)
         some = {known: calls for known, calls in free.items() if calls}
-        return Room(min(START, self._most, share), some, full, frozenset(resting))
+        return Room(min(self._start, share), some, full, frozenset(resting))
 
     def begin(self, accounts: Iterable[int]) -> None:
         """A message of each of ``accounts`` (one for each message) is claimed."""
         with self._changed:
             for account_id, calls in Counter(accounts).items():
                 if account_id not in self._accounts:
-                    self._accounts[account_id] = AccountWindow(self._most)
+                    self._accounts[account_id] = AccountWindow(self._most, self._start)
                 self._accounts[account_id].begin(calls)
 
     def leave(self, account_id: int) -> None:
@@ -82,14 +84,23 @@ class Window:
     def answered(self, account_id: int, seconds: float, *, bad: bool) -> None:
         """One of them was sent; see ``AccountWindow.answered``."""
         with self._changed:
-            self._accounts[account_id].answered(seconds, bad=bad)
+            account = self._accounts[account_id]
+            if self._follows:
+                account.answered(seconds, bad=bad)
+            else:
+                account.leave()
             self._tell()
 
-    def wait_for_room(self, seconds: float) -> None:
-        """Wait until an account that is full is so no more, at most ``seconds``."""
+    def wait_for_room(self, seconds: float, otherwise: Callable[[], bool]) -> None:
+        """Wait until an account that is full is so no more, or ``otherwise`` is true after a ``wake``; at most ``seconds``."""
         with self._changed:
             full = [each for each in self._accounts.values() if each.full]
-            self._wait(lambda: not full or any(not each.full for each in full), seconds)
+            self._wait(lambda: otherwise() or any(not each.full for each in full), seconds)
+
+    def wake(self) -> None:
+        """Let who waits look again."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool], seconds: float) -> None:
         self._awaited.append(until)
@@ -123,12 +134,12 @@ class Suspects:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._taken = False
-        self._look_at: dict[str, float] = {}
+        self._look_at: dict[tuple[str, Lane], float] = {}
 
-    def take(self, channel: str) -> bool:
-        """Take the place to look for a suspect on ``channel``; False when it is taken or one has just looked."""
+    def take(self, channel: str, lane: Lane) -> bool:
+        """Take the place to look for a suspect; False when it is taken or one has just looked there."""
         with self._lock:
-            if self._taken or time.monotonic() < self._look_at.get(channel, 0.0):
+            if self._taken or time.monotonic() < self._look_at.get((channel, lane), 0.0):
                 return False
             self._taken = True
             return True
@@ -138,8 +149,8 @@ class Suspects:
         with self._lock:
             self._taken = False
 
-    def none(self, channel: str) -> None:
-        """There was none on ``channel``: look again later."""
+    def none(self, channel: str, lane: Lane) -> None:
+        """There was none: look again later."""
         with self._lock:
             self._taken = False
-            self._look_at[channel] = time.monotonic() + self.LOOK_SECONDS
+            self._look_at[channel, lane] = time.monotonic() + self.LOOK_SECONDS

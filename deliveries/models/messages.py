@@ -174,7 +174,7 @@ class Pending(models.Model):
                 condition=models.Q(blocked=False),
                 name="pending_turn",
             ),
-            # What the claim goes by. The one above serves the release before this one, and goes a release later.
+            # What the claim goes by. The one above serves the relay's look at what is due, and the release before.
             models.Index(
                 fields=["channel", "lane", "service_id", "account_id", "due_at"],
                 condition=models.Q(blocked=False),

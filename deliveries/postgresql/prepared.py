@@ -1,8 +1,8 @@
 """Statements that the server keeps planned, on Django's own connection and in its transaction. Used by intake.
 
 Planning a statement that writes to partitioned tables takes longer than running it. Django's own cursors prepare nothing; the
-engine's connections prepare by themselves. Behind PgBouncer in transaction mode this needs its ``max_prepared_statements``
-(1.21 or newer), which is on by default.
+engine's connections prepare by themselves. Behind PgBouncer in transaction mode this needs PgBouncer 1.22 with its
+``max_prepared_statements`` set.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def lease(message: Message, *, task_id: str = "") -> claim.Claimed:
         ids=(str(message.pk),),
     )
     with transaction.atomic(), connection.cursor() as cursor:
-        claimed = claim.Claimer().claim(cursor, request)
+        claimed = claim.Claimer().claim(cursor, request).messages
         claim.begin(cursor, claimed[0].token, [message.pk])
     return claimed[0]
 

@@ -64,7 +64,7 @@ def claim(
     with transaction.atomic(), connection.cursor() as cursor:
         wanted = request(cursor, n, channel=channel, lane=lane)
         wanted = replace(wanted, ids=tuple(str(message_id) for message_id in ids), solitary=solitary, room=room)
-        return Claimer().claim(cursor, wanted)
+        return Claimer().claim(cursor, wanted).messages
 
 
 def request(cursor: Cursor, n: int = 250, *, channel: str = "sms", lane: Lane = Lane.BULK) -> Request:

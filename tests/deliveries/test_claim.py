@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from channels.base import ReceiptKind
 from chaski.vocabulary import Lane
 from deliveries import acts
+from deliveries.delivery.claim import Claimer, Taken
 from deliveries.delivery.turns import Room
 from deliveries.models import Account, Attempt, Pending
 from deliveries.models.control import PauseScope
@@ -96,6 +97,24 @@ def test_a_full_account_keeps_nobody_elses_rows_out_of_sight(shop: Caller) -> No
     assert {message.id for message in claimed} == behind
     assert {message.account_id for message in claimed} == {other.pk}
     assert rows_read() - before < 200, "the claim looked through the rows of the full account"
+
+
+def test_a_claim_by_what_was_known_a_moment_ago_does_not_say_that_it_saw_all(shop: Caller) -> None:
+    """A service that has just begun to send is not among the turns that are remembered."""
+    steps.accept(shop.service, 2)
+    claimer = Claimer()
+
+    def claim(n: int) -> Taken:
+        with transaction.atomic(), connection.cursor() as cursor:
+            return claimer.claim(cursor, steps.request(cursor, n))
+
+    assert len(claim(1).messages) == 1
+    new = set(steps.accept(make_caller("new").service, 3))
+    known = claim(250)
+    assert (len(known.messages), known.all_of_it) == (1, False)
+    fresh = claim(250)
+    assert {message.id for message in fresh.messages} == new
+    assert fresh.all_of_it
 
 
 @pytest.mark.parametrize("scope", [PauseScope.SERVICE, PauseScope.ACCOUNT])

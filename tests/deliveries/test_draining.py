@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ MANY = 4 * START
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Lane]]:
     """The bells that the engine rang."""
     found: list[tuple[str, Lane]] = []
-    monkeypatch.setattr(engines.doorbell, "ring", lambda channel, lane, ids=(): found.append((channel, lane)))
+
+    class Noting:
+        def ring(self, channel: str, lane: Lane) -> None:
+            found.append((channel, lane))
+
+    monkeypatch.setattr(engines, "doorbell", Noting())
     return found
 
 
@@ -61,6 +67,16 @@ def test_one_task_drains_more_than_an_account_may_have_under_way(shop: Caller, w
     wait_for(lambda: not Pending.objects.exists(), 10, "the last record")
     assert set(Message.objects.values_list("status", flat=True)) == {"sent"}
     assert Attempt.objects.count() == MANY
+
+
+def test_services_that_share_an_account_are_drained_by_one_task_too(
+    shop: Caller, other: Caller, worker: Engine, rung: list[tuple[str, Lane]]
+) -> None:
+    """One of them has something for later, so that it has a turn and takes nothing."""
+    make_account("sms", options={"latency_ms": "20"})
+    accept(other, 1, send_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    accept(shop, MANY)
+    assert worker.drain("sms", Lane.NORMAL, (), "task-of-a-test").claimed == MANY
 
 
 def test_a_task_whose_time_is_up_lets_another_go_on(

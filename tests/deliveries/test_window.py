@@ -8,7 +8,7 @@ import pytest
 
 from chaski.vocabulary import Lane
 from deliveries.delivery.account_window import LEAST, START, AccountWindow
-from deliveries.delivery.window import Window
+from deliveries.delivery.window import Suspects, Window
 
 
 def rounds(window: AccountWindow, count: int, seconds: float, *, bad: bool = False) -> float:
@@ -122,9 +122,36 @@ def test_who_waits_is_woken_as_soon_as_it_is_worth_it() -> None:
 def test_who_waits_for_room_is_woken_when_an_account_has_some() -> None:
     window = Window(100, 4)
     window.begin([1] * 4 + [2] * 4)
-    waiting = threading.Thread(target=lambda: window.wait_for_room(60))
+    waiting = threading.Thread(target=lambda: window.wait_for_room(60, lambda: False))
     waiting.start()
     for _ in range(2):
         window.answered(2, 0.05, bad=False)
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+def test_who_waits_for_room_hears_a_bell() -> None:
+    window, rung = Window(100, 4), threading.Event()
+    window.begin([1] * 4)
+    waiting = threading.Thread(target=lambda: window.wait_for_room(60, rung.is_set))
+    waiting.start()
+    rung.set()
+    window.wake()
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_where_many_hosts_answer_one_of_them_is_no_measure_of_the_others() -> None:
+    window = Window(1_000, 200, follows=False)
+    for _ in range(50):
+        window.begin([1])
+        window.answered(1, 15.0, bad=True)
+    assert window.room(250, Lane.NORMAL, ()).of(1) == 200
+
+
+def test_a_look_for_suspects_in_one_lane_puts_off_none_in_another() -> None:
+    suspects = Suspects()
+    assert suspects.take("sms", Lane.URGENT)
+    suspects.none("sms", Lane.URGENT)
+    assert not suspects.take("sms", Lane.URGENT)
+    assert suspects.take("sms", Lane.BULK)

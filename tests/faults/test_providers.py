@@ -106,7 +106,7 @@ def test_a_vendor_that_cannot_be_reached_costs_waiting_only(
 def test_hanging_calls_end_at_their_deadline_and_stop_nobody_else(
     system: FaultSystem, shop: Tenant, hostile: Vendors, seen: Evidence
 ) -> None:
-    """500 calls fill the windows of both workers, 200 each. Only the same channel waits, for one deadline."""
+    """500 calls fill the account's windows in both workers, 200 each. No other account waits for them."""
     head = b"HTTP/1.1 200 OK\r\nX: "
     hostile.answers |= {
         "/hangs/": hangs,
