@@ -16,6 +16,8 @@ START = 100
 LEAST = 4
 #: Calls may take so many times their usual time before the limit shrinks.
 TOLERANCE = 2.0
+#: And so many seconds in any case: what varies below is our own process, not the provider.
+QUICK_SECONDS = 0.1
 #: A round has at least so many answers, lest one slow call decide.
 ROUND = 10
 #: So much of a change in what is usual is believed per round.
@@ -72,7 +74,8 @@ class AccountWindow:
         if self._bad >= self._answers * BAD_SHARE:
             self.limit /= 2
         else:
-            gradient = min(1.0, max(0.5, TOLERANCE * (self.usual or mean) / mean))
+            fine = max(QUICK_SECONDS, TOLERANCE * (self.usual or mean))
+            gradient = min(1.0, max(0.5, fine / mean)) if mean else 1.0
             used = self._highest > self.limit / 2
             self.limit = self.limit * gradient + (math.sqrt(self.limit) if used else 0.0)
             self.usual = mean if not self.usual else self.usual + LEARNT * (mean - self.usual)

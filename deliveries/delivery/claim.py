@@ -147,12 +147,14 @@ class Request:
 class Taken:
     """What one claim took.
 
-    ``all_of_it``: nothing else is due on the channel and lane. ``stopped``: more may be, but accounts or places were full.
+    ``all_of_it``: nothing else is due on the channel and lane. ``stopped``: more may be, but places were wanting, or room in
+    accounts, of which those that are ``full`` took nothing.
     """
 
     messages: list[Claimed]
     all_of_it: bool = False
     stopped: bool = False
+    full: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ class Claimer:
         messages = _leased(cursor, CLAIM_DUE, {**parameters, **arrays}, token) if parts else []
         # Of those that are full nothing was seen.
         stopped = bool(request.room.full) or not satisfied(may, parts, len(messages))
-        return Taken(messages, all_of_it=not stopped, stopped=stopped)
+        return Taken(messages, all_of_it=not stopped, stopped=stopped, full=request.room.full)
 
     @staticmethod
     def _parameters(request: Request, token: UUID) -> dict[str, Any]:

@@ -126,13 +126,13 @@ class Engine:
             room = window.take(limits().claim_rows, hand.lane, patience=min(left, PATIENCE_SECONDS))
             if not room:
                 continue
-            taken, ids = self._claim(hand, window, room, ids), ()
+            named, taken, ids = bool(ids), self._claim(hand, window, room, ids), ()
             if taken.stopped and taken.messages:
                 self._call_for_help(hand)
-            if self._claim_suspect(hand, window) or (taken.messages and not taken.all_of_it):
+            if self._claim_suspect(hand, window) or named or (taken.messages and not taken.all_of_it):
                 continue
             if not taken.all_of_it:
-                window.wait_for_room(min(left, LOOK_AGAIN_SECONDS), hand.was_rung)
+                window.wait_for_room(taken.full, min(left, LOOK_AGAIN_SECONDS), hand.was_rung)
             elif not hand.pause(left) and not hand.tally.in_flight:
                 return hand.tally
         hand.rung = True  # its time is up, and more may be due

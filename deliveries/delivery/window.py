@@ -91,11 +91,11 @@ class Window:
                 account.leave()
             self._tell()
 
-    def wait_for_room(self, seconds: float, otherwise: Callable[[], bool]) -> None:
-        """Wait until an account that is full is so no more, or ``otherwise`` is true after a ``wake``; at most ``seconds``."""
+    def wait_for_room(self, full: Iterable[int], seconds: float, otherwise: Callable[[], bool]) -> None:
+        """Wait until one of the accounts ``full`` is so no more, or ``otherwise`` after a ``wake``; at most ``seconds``."""
         with self._changed:
-            full = [each for each in self._accounts.values() if each.full]
-            self._wait(lambda: otherwise() or any(not each.full for each in full), seconds)
+            waited_for = [self._accounts[account_id] for account_id in full]
+            self._wait(lambda: otherwise() or any(not each.full for each in waited_for), seconds)
 
     def wake(self) -> None:
         """Let who waits look again."""

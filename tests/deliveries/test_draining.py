@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from deliveries.conf import timings
 from deliveries.delivery import engine as engines
 from deliveries.delivery.account_window import START
 from deliveries.delivery.engine import Engine
+from deliveries.delivery.recorder import Recorder
 from deliveries.lineage import Guard
 from deliveries.models import Account, Attempt, Message, Pending
 from deliveries.models.messages import Origin
@@ -42,6 +44,13 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Lane]]:
 @pytest.fixture
 def worker(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, rung: list[Any]) -> Iterator[Engine]:
     settings.CHASKI_SPILL = str(tmp_path)
+    over = threading.Event()
+
+    def record_until_it_is_over(self: Recorder) -> None:
+        while not over.is_set():
+            self._record(self._arrived(0.05))
+
+    monkeypatch.setattr(Recorder, "_run", record_until_it_is_over)
     monkeypatch.setattr(lineage, "guard", lambda: Guard(()))
     made = Engine("worker-of-a-test")
     made.start()
@@ -49,6 +58,8 @@ def worker(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, rung:
     made.finish(5)
     made.loop.call_soon_threadsafe(made.loop.stop)
     made._thread.join(5)
+    over.set()
+    made.recorder._thread.join(5)
     made._claims._connection.close()
     made.recorder._connection.close()
     made.loop.close()

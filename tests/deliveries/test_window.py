@@ -41,6 +41,21 @@ def test_a_provider_that_gets_slower_gets_fewer_calls_at_once() -> None:
     assert rounds(window, 2, 1.0) < usual / 2
 
 
+def test_what_varies_far_below_a_tenth_of_a_second_says_nothing_of_the_provider() -> None:
+    window = AccountWindow(most=500)
+    for number in range(100):
+        rounds(window, 1, 0.02 if number % 2 else 0.0001)
+    assert window.limit == 500
+
+
+def test_who_waits_for_an_account_that_has_room_by_now_does_not_wait() -> None:
+    window = Window(100, 4)
+    window.begin([1] * 4 + [2] * 4)
+    for _ in range(4):
+        window.leave(2)
+    window.wait_for_room([1, 2], 60, lambda: False)
+
+
 def test_what_is_slow_all_the_time_is_usual_and_no_reason_to_send_less() -> None:
     window = AccountWindow(most=500)
     assert rounds(window, 20, 5.0) > START
@@ -122,7 +137,7 @@ def test_who_waits_is_woken_as_soon_as_it_is_worth_it() -> None:
 def test_who_waits_for_room_is_woken_when_an_account_has_some() -> None:
     window = Window(100, 4)
     window.begin([1] * 4 + [2] * 4)
-    waiting = threading.Thread(target=lambda: window.wait_for_room(60, lambda: False))
+    waiting = threading.Thread(target=lambda: window.wait_for_room([1, 2], 60, lambda: False))
     waiting.start()
     for _ in range(2):
         window.answered(2, 0.05, bad=False)
@@ -133,7 +148,7 @@ def test_who_waits_for_room_is_woken_when_an_account_has_some() -> None:
 def test_who_waits_for_room_hears_a_bell() -> None:
     window, rung = Window(100, 4), threading.Event()
     window.begin([1] * 4)
-    waiting = threading.Thread(target=lambda: window.wait_for_room(60, rung.is_set))
+    waiting = threading.Thread(target=lambda: window.wait_for_room([1], 60, rung.is_set))
     waiting.start()
     rung.set()
     window.wake()
