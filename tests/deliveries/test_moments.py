@@ -34,7 +34,7 @@ def test_the_engine_claims_beside_a_row_with_such_a_deadline(shop: Caller, writt
         cursor.execute("UPDATE pending SET expires_at = %s::timestamptz WHERE message_id = %s", [written, odd])
     engines = EngineConnection()
     with engines.transaction() as cursor:
-        claimed = Claimer().claim(cursor, steps.request(cursor))
+        claimed = Claimer().claim(cursor, steps.request(cursor)).messages
     engines.close()
     assert {each.id: each.expires_at for each in claimed}[odd] == read
     assert {each.id for each in claimed} == {odd, usual}

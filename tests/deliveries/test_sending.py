@@ -26,7 +26,7 @@ def claimed(shop: Caller) -> Claimed:
     steps.accept(shop.service)
     engines = EngineConnection()
     with engines.transaction() as cursor:
-        (found,) = Claimer().claim(cursor, steps.request(cursor))
+        (found,) = Claimer().claim(cursor, steps.request(cursor)).messages
     engines.close()
     return found
 
