@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -37,4 +39,5 @@ def _obey(file: Path, text: str) -> None:
         file.rename(file.with_name(f"taken.{os.getpid()}.{file.name}"))
     except FileNotFoundError:
         return  # another process was quicker
-    os.kill(os.getpid(), order["signal"])
+    # To this thread: one to the process may be taken by another, and this one would go on for a moment.
+    signal.pthread_kill(threading.get_ident(), order["signal"])
