@@ -132,7 +132,7 @@ class Engine:
             if self._claim_suspect(hand, window) or named or (taken.messages and not taken.all_of_it):
                 continue
             if not taken.all_of_it:
-                window.wait_for_room(taken.full, min(left, LOOK_AGAIN_SECONDS), hand.was_rung)
+                hand.wait_for_room(window, taken.full, min(left, LOOK_AGAIN_SECONDS))
             elif not hand.pause(left) and not hand.tally.in_flight:
                 return hand.tally
         hand.rung = True  # its time is up, and more may be due

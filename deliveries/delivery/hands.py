@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chaski.vocabulary import Lane, Status
+from deliveries.delivery.window import Window
 
 
 @dataclass(slots=True)
@@ -57,15 +59,19 @@ class Hand:
             if not self.tally.in_flight:
                 self.changed.notify_all()
 
-    def was_rung(self) -> bool:
-        """Has somebody rung since this was last asked?"""
-        with self.changed:
-            rung, self.rung = self.rung, False
-            return rung
-
     def pause(self, seconds: float) -> bool:
         """Wait for a ring or for the last result, at most ``seconds``; True if there was a ring."""
         with self.changed:
             self.changed.wait_for(lambda: self.rung or not self.tally.in_flight, seconds)
-            rung, self.rung = self.rung, False
-            return rung
+            return self._hear()
+
+    def wait_for_room(self, window: Window, full: Iterable[int], seconds: float) -> None:
+        """Wait until one of the accounts ``full`` has room, or for a ring that wakes ``window``; at most ``seconds``."""
+        # Other threads ask, too, what it waits for: the ring is used up here alone.
+        window.wait_for_room(full, seconds, lambda: self.rung)
+        with self.changed:
+            self._hear()
+
+    def _hear(self) -> bool:
+        rung, self.rung = self.rung, False
+        return rung

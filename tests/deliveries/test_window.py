@@ -8,6 +8,7 @@ import pytest
 
 from chaski.vocabulary import Lane
 from deliveries.delivery.account_window import LEAST, START, AccountWindow
+from deliveries.delivery.hands import Hand
 from deliveries.delivery.window import Suspects, Window
 
 
@@ -154,6 +155,19 @@ def test_who_waits_for_room_hears_a_bell() -> None:
     window.wake()
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+def test_a_ring_is_for_the_hand_that_waits_though_others_look_first() -> None:
+    window, hand = Window(100, 4), Hand("webhook", Lane.NORMAL, "a task")
+    window.begin([1] * 4)
+    waiting = threading.Thread(target=lambda: hand.wait_for_room(window, [1], 60))
+    waiting.start()
+    hand.ring()
+    window.give(0)  # looks at what the waiting one waits for
+    window.wake()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert not hand.rung
 
 
 def test_where_many_hosts_answer_one_of_them_is_no_measure_of_the_others() -> None:
