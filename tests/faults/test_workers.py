@@ -94,10 +94,16 @@ def killed_with_its_request_written(system: FaultSystem, shop: Tenant) -> str:
         silent.answers["written/"] = hangs
         system.vendor.lead_to(("127.0.0.1", silent.server.port))
         message = str(shop.send("webhook", f"{HOOK}written/0").id)
+        crew = {name: pid for name, pid in system.pids().items() if name in CREW}
         wait_for(lambda: silent.asked["written/"], 10, "a request that was read")
+        for pid in crew.values():  # so that the call cannot time out before its worker is found
+            os.kill(pid, signal.SIGSTOP)
         ((worker,),) = system.query("SELECT split_part(worker, '@', 1) FROM attempt WHERE message_id = %s", message)
-        system.restarted(worker, system.kill(worker))
-        system.vendor.heal()
+        killed = system.kill(worker)
+        for name in crew.keys() - {worker}:
+            os.kill(crew[name], signal.SIGCONT)
+        system.vendor.heal()  # before the lease ends: the repeat shall meet a vendor that answers
+        system.restarted(worker, killed)
     return message
 
 
