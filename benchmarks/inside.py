@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +17,6 @@ import django
 
 from benchmarks.rows import row
 
-CHUNK = 500
 #: A plain table of the same columns, without an index, a constraint or a trigger: the most that PostgreSQL can take.
 PLAIN = "CREATE TABLE IF NOT EXISTS copy_target AS SELECT * FROM message WITH NO DATA"
 COPY_CHUNK = 1000
@@ -32,7 +30,7 @@ def fill(service_id: int, count: int, channel: str, lane: str) -> dict[str, Any]
     rows = (row(number, channel, priority=lane) for number in range(count))
     batch = Batch.objects.create(pk=_batch_id(), service=service)
     started = time.monotonic()
-    _accept(service, batch.pk, rows)
+    _accept(service, batch, rows)
     seconds = time.monotonic() - started
     time.sleep(0.5)  # the ringer is a thread of this process; what it has not rung the relay would
     return {"seconds": seconds, "per_second": count / seconds}
@@ -43,13 +41,13 @@ def intake(service_id: int, count: int, pairs: int) -> dict[str, Any]:
     from deliveries.models import Batch, Message, Service
 
     service = Service.objects.get(pk=service_id)
-    _accept(service, None, [row(0)])
+    _accept(service, Batch.objects.create(pk=_batch_id(), service=service), [row(0)])
     sample = _any_message()
     given = [row(number) for number in range(count)]
     found: dict[str, list[float]] = {"intake": [], "copy": []}
     for _ in range(pairs):
         batch = Batch.objects.create(pk=_batch_id(), service=service)
-        found["intake"].append(_timed(lambda batch=batch: _accept(service, batch.pk, given), count))
+        found["intake"].append(_timed(lambda batch=batch: _accept(service, batch, given), count))
         if Message.objects.filter(batch=batch).count() != count:
             raise SystemExit("Intake did not keep every row.")
         found["copy"].append(_timed(lambda: copy(sample, count), count))
@@ -87,22 +85,16 @@ def copy(sample: Any, count: int) -> None:
                 out.write_row([uuid4(), *sample[1:]])
 
 
-def _accept(service: Any, batch_id: Any, rows: Any) -> None:
-    from deliveries import intake as chaski
-    from deliveries.models.messages import Origin
+def _accept(service: Any, batch: Any, rows: Any) -> None:
+    from deliveries.intake.batch import BatchIntake
 
-    for chunk in _chunks(iter(rows)):
-        drafts = [chaski.draft(service, each) for each in chunk]
-        answers = chaski.accept(drafts, origin=Origin.BATCH, batch_id=batch_id)
-        if not all(answer.fresh for answer in answers):
-            raise SystemExit("Some messages were not accepted.")
-
-
-def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
-    from itertools import islice
-
-    while chunk := list(islice(rows, CHUNK)):
-        yield chunk
+    count = 0
+    with BatchIntake(service, batch) as taken:
+        for count, row_given in enumerate(rows, start=1):
+            taken.add(count, row_given)
+        accepted = taken.finish().accepted
+    if accepted != count:
+        raise SystemExit("Some messages were not accepted.")
 
 
 def _batch_id() -> Any:

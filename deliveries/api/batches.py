@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import F
+from django.db import connection
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
@@ -16,19 +15,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from uuid_utils.compat import uuid7 as mint
 
-from deliveries import intake
 from deliveries.api import serializers as shapes
 from deliveries.api.bodies import JSON, LINES, content_type_of, json_of, lines
 from deliveries.api.messages import service_of
 from deliveries.api.parsing import StrictJSONParser, strict
 from deliveries.api.problems import Problem
 from deliveries.conf import limits
+from deliveries.intake.batch import BatchIntake, Counts
 from deliveries.intake.fields import uuid7
-from deliveries.models import Batch, Service
-from deliveries.models.messages import Origin
+from deliveries.models import Batch
 
-CHUNK = 500
-REJECTED_SHOWN = 10_000
 _MEMBERS = ("id", "messages")
 _ID = OpenApiParameter("id", UUID, description="For application/x-ndjson: the batch to add to, a UUIDv7.")
 
@@ -37,66 +33,6 @@ class Lines(BaseParser):
     """Names the media type for OpenAPI; the view reads the body itself, line by line."""
 
     media_type = LINES
-
-
-class Intake:
-    """One batch while it is taken in: rows are checked, committed in chunks and counted."""
-
-    def __init__(self, service: Service, batch: Batch, request_id: str) -> None:
-        self.service = service
-        self.batch = batch
-        self.request_id = request_id
-        self.accepted = self.duplicates = self.refused = 0
-        self.rejected: list[dict[str, Any]] = []
-        self._chunk: list[tuple[int, intake.Draft]] = []
-
-    def add(self, index: int, row: Any) -> None:
-        """Check one row; commit when a chunk is full."""
-        try:
-            self._chunk.append((index, intake.draft(self.service, row)))
-        except intake.InvalidMessage as error:
-            self.reject(index, error.errors)
-        if len(self._chunk) >= CHUNK:
-            self.flush()
-
-    def reject(self, index: int, errors: dict[str, list[str]]) -> None:
-        """Count a bad row; the first 10,000 are told one by one."""
-        self.refused += 1
-        if len(self.rejected) < REJECTED_SHOWN:
-            self.rejected.append({"index": index, "errors": errors})
-
-    def flush(self) -> None:
-        """Commit what is checked, and its counts with it."""
-        chunk, self._chunk = self._chunk, []
-        with transaction.atomic():
-            answers = intake.accept(
-                [item for _, item in chunk], origin=Origin.BATCH, batch_id=self.batch.pk, request_id=self.request_id
-            )
-            fresh = sum(answer.fresh for answer in answers)
-            refused = [(index, a.conflict) for (index, _), a in zip(chunk, answers, strict=True) if a.conflict]
-            self._count(fresh, len(chunk) - fresh - len(refused))
-        for index, conflict in refused:
-            self.reject(index, {conflict.field: [str(conflict)]})
-
-    def _count(self, accepted: int, duplicates: int) -> None:
-        self.accepted += accepted
-        self.duplicates += duplicates
-        Batch.objects.filter(pk=self.batch.pk).update(
-            accepted=F("accepted") + accepted, duplicates=F("duplicates") + duplicates
-        )
-
-    def finish(self) -> dict[str, Any]:
-        """Commit the rest."""
-        self.flush()
-        Batch.objects.filter(pk=self.batch.pk).update(rejected=F("rejected") + self.refused)
-        self.rejected.sort(key=lambda row: row["index"])
-        return {
-            "id": self.batch.pk,
-            "accepted": self.accepted,
-            "duplicates": self.duplicates,
-            "rejected": self.rejected,
-            "rejected_count": self.refused,
-        }
 
 
 class BatchesView(APIView):
@@ -113,22 +49,34 @@ class BatchesView(APIView):
     def post(self, request: Request) -> Response:
         """Accept many messages. Good rows are kept when others are bad; a repeat with the same keys doubles nothing."""
         if content_type_of(request, JSON, LINES) == LINES:
-            taken = _open(request, request.query_params.get("id"))
-            try:
-                _stream(taken, request)
-            except Problem:
-                taken.finish()  # what came before the stream broke is kept, as the problem says
-                raise
+            with _open(request, request.query_params.get("id")) as taken:
+                try:
+                    _stream(taken, request)
+                except Problem:
+                    taken.finish()  # what came before the stream broke is kept, as the problem says
+                    raise
+                counts = taken.finish()
         else:
             given = json_of(request, limits().batch_bytes)
             rows = _rows(given)
-            taken = _open(request, given.get("id"))
-            for index, row in enumerate(rows):
-                taken.add(index, row)
-        return Response(taken.finish(), status=202)
+            with _open(request, given.get("id")) as taken:
+                for index, row in enumerate(rows):
+                    taken.add(index, row)
+                counts = taken.finish()
+        return Response(_shown(taken.batch, counts), status=202)
 
 
-def _stream(taken: Intake, request: Request) -> None:
+def _shown(batch: Batch, counts: Counts) -> dict[str, Any]:
+    return {
+        "id": batch.pk,
+        "accepted": counts.accepted,
+        "duplicates": counts.duplicates,
+        "rejected": [{"index": index, "errors": errors} for index, errors in counts.rejected],
+        "rejected_count": counts.refused,
+    }
+
+
+def _stream(taken: BatchIntake, request: Request) -> None:
     longest, most = limits().message_bytes, limits().stream_rows
     for index, line in enumerate(lines(request._request, longest)):
         if index >= most:
@@ -160,7 +108,7 @@ def _invalid(name: str, reason: str, *, status: int = 422, code: str = "invalid_
     return Problem(status, code, f"Nothing was stored: {name} {reason}.", {name: [reason]})
 
 
-def _open(request: Request, given: Any) -> Intake:
+def _open(request: Request, given: Any) -> BatchIntake:
     service = service_of(request)
     try:
         batch_id = mint() if given is None else uuid7(given)
@@ -169,7 +117,7 @@ def _open(request: Request, given: Any) -> Intake:
     batch, _ = Batch.objects.get_or_create(pk=batch_id, defaults={"service": service})
     if batch.service_id != service.pk:
         raise Problem(404, "not_found", "No batch with this id belongs to this service.")
-    return Intake(service, batch, getattr(request, "request_id", ""))
+    return BatchIntake(service, batch, getattr(request, "request_id", ""))
 
 
 COUNTS = """

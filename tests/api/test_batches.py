@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,8 @@ from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
 from deliveries import intake
-from deliveries.api import batches
 from deliveries.conf import limits
+from deliveries.intake import batch as taking
 from deliveries.models import Batch, Message, Pending
 from tests.api.calls import LINES, SMS, Api, lease, move, nothing_stored, problem
 
@@ -207,8 +208,8 @@ def test_another_services_batch_cannot_be_added_to(api: Api, theirs: Api) -> Non
 
 def test_the_counts_are_committed_with_their_rows(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the database goes away in the middle, what was committed is counted."""
-    monkeypatch.setattr(batches, "CHUNK", 2)
-    real, calls = batches.intake.accept, []
+    monkeypatch.setattr(taking, "CHUNK", 2)
+    real, calls = taking.accept, []
 
     def fails_the_third_time(*args: Any, **options: Any) -> Any:
         calls.append(1)
@@ -216,11 +217,44 @@ def test_the_counts_are_committed_with_their_rows(api: Api, monkeypatch: pytest.
             raise OperationalError("the connection is lost")
         return real(*args, **options)
 
-    monkeypatch.setattr(batches.intake, "accept", fails_the_third_time)
+    monkeypatch.setattr(taking, "accept", fails_the_third_time)
     answer = api.post("batches", {"messages": [row(number, key=str(number)) for number in range(6)]})
     assert "same keys" in problem(answer, 503, "unavailable")["detail"]
     assert answer["Retry-After"]
     assert Batch.objects.get().accepted == Message.objects.count() == 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_chunks_are_committed_beside_the_checks_and_leave_no_connection(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of a transaction of the caller's, where another thread commits."""
+    monkeypatch.setattr(taking, "CHUNK", 2)
+    threads: set[str] = set()
+    real = taking.accept
+
+    def noted(*args: Any, **options: Any) -> Any:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return real(*args, **options)
+
+    monkeypatch.setattr(taking, "accept", noted)
+    sent = send(api, [row(number, key=str(number % 6)) for number in range(7)] + [{"channel": "sms"}])
+    assert (sent["accepted"], sent["duplicates"], sent["rejected_count"]) == (6, 1, 1)
+    assert "chaski-intake" in threads
+    assert Batch.objects.get().accepted == Message.objects.count() == 6
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("chaski-intake")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_fails_beside_the_checks_is_an_answer_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taking, "CHUNK", 2)
+
+    def fails(*args: Any, **options: Any) -> Any:
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(taking, "accept", fails)
+    problem(api.post("batches", {"messages": [row(number) for number in range(6)]}), 503, "unavailable")
+    assert not Message.objects.exists()
 
 
 def test_a_batch_shows_its_statuses_and_a_forecast_from_its_own_pace(api: Api) -> None:

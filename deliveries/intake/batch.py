@@ -1,0 +1,119 @@
+"""Many messages of one batch: checked row by row, committed in chunks, counted. Called by the API and the commands.
+
+While one chunk is committed, by a thread with a connection of its own, the next is checked: PostgreSQL and the interpreter
+work at the same time. At most two chunks are in memory, however many rows there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from django.db import connection, connections, transaction
+from django.db.models import F
+
+from deliveries.intake.accept import accept
+from deliveries.intake.draft import Draft, Errors, InvalidMessage, draft
+from deliveries.models import Batch, Service
+from deliveries.models.messages import Origin
+
+CHUNK = 500
+REJECTED_SHOWN = 10_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the rows. ``rejected``: the first 10,000 bad ones, as (index, errors by field)."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    rejected: list[tuple[int, Errors]] = field(default_factory=list)
+
+
+class BatchIntake:
+    """One batch while it is taken in. Belongs to one thread; a context manager that ends its own."""
+
+    def __init__(self, service: Service, batch: Batch, request_id: str = "") -> None:
+        self.service = service
+        self.batch = batch
+        self.counts = Counts()
+        self._request_id = request_id
+        self._chunk: list[tuple[int, Draft]] = []
+        self._committing: Future[None] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._thread.submit(connections.close_all)
+            self._thread.shutdown()
+
+    def add(self, index: int, row: Any) -> None:
+        """Check one row; commit when a chunk is full. Raises the database's errors, an earlier chunk's too."""
+        try:
+            self._chunk.append((index, draft(self.service, row)))
+        except InvalidMessage as error:
+            self.reject(index, error.errors)
+        if len(self._chunk) >= CHUNK:
+            self._commit_beside()
+
+    def reject(self, index: int, errors: Errors) -> None:
+        """Count a bad row; the first 10,000 are told one by one."""
+        self.counts.refused += 1
+        if len(self.counts.rejected) < REJECTED_SHOWN:
+            self.counts.rejected.append((index, errors))
+
+    def finish(self) -> Counts:
+        """Commit the rest; what became of all rows."""
+        self._wait()
+        if self._chunk:
+            self._commit(self._taken())
+        Batch.objects.filter(pk=self.batch.pk).update(rejected=F("rejected") + self.counts.refused)
+        self.counts.rejected.sort(key=lambda row: row[0])
+        return self.counts
+
+    def _commit_beside(self) -> None:
+        self._wait()
+        chunk = self._taken()
+        if connection.in_atomic_block:  # the caller's transaction is this thread's
+            self._commit(chunk)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="chaski-intake")
+        self._committing = self._thread.submit(copy_context().run, self._commit, chunk)
+
+    def _wait(self) -> None:
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            committing.result()
+
+    def _taken(self) -> list[tuple[int, Draft]]:
+        chunk, self._chunk = self._chunk, []
+        return chunk
+
+    def _commit(self, chunk: Sequence[tuple[int, Draft]]) -> None:
+        """Commit what is checked, and its counts with it."""
+        with transaction.atomic():
+            drafts = [item for _, item in chunk]
+            answers = accept(drafts, origin=Origin.BATCH, batch_id=self.batch.pk, request_id=self._request_id)
+            fresh = sum(answer.fresh for answer in answers)
+            refused = [(index, a.conflict) for (index, _), a in zip(chunk, answers, strict=True) if a.conflict]
+            self._count(fresh, len(chunk) - fresh - len(refused))
+        for index, conflict in refused:
+            self.reject(index, {conflict.field: [str(conflict)]})
+
+    def _count(self, accepted: int, duplicates: int) -> None:
+        self.counts.accepted += accepted
+        self.counts.duplicates += duplicates
+        Batch.objects.filter(pk=self.batch.pk).update(
+            accepted=F("accepted") + accepted, duplicates=F("duplicates") + duplicates
+        )
