@@ -17,6 +17,7 @@ from benchmarks import (
     ceiling,
     counts,
     drain,
+    footprint,
     idle,
     latency,
     machine,
@@ -62,6 +63,9 @@ BENCHMARKS = {
         Benchmark("neighbours", "the other channels beside a provider that never answers", neighbours.measure),
         Benchmark("urgent", "urgent messages over a bulk backlog", latency.urgent),
         Benchmark("idle", "what everything uses while nothing happens", idle.measure),
+        Benchmark(
+            "footprint", "WAL, disk, CPU and connections per message, with 1, 2 and 4 workers", footprint.measure
+        ),
         Benchmark("sink", "what the sink itself can take, by ApacheBench", ceiling.measure),
     )
 }

@@ -78,6 +78,15 @@ TARGETS = (
         less_is_better=True,
     ),
     Target("S15", "CPU of the whole system when nothing happens", "% of a core", 3, 1, "idle", less_is_better=True),
+    Target(
+        "footprint",
+        "WAL bytes of a delivery with 2 and 4 worker processes against 1",
+        "x",
+        1.2,
+        1.05,
+        "footprint",
+        less_is_better=True,
+    ),
     Target("sink", "what the sink itself can take", "/s", 10_000, 20_000, "sink"),
 )
 

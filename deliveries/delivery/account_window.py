@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: Where an account begins: 2,000 calls a second where each takes 50 ms.
-START = 100
+#: Where an account begins: 4,000 calls a second where each takes 50 ms.
+START = 200
 LEAST = 4
 #: Calls may take so many times their usual time before the limit shrinks.
 TOLERANCE = 2.0
