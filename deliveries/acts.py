@@ -15,7 +15,7 @@ from chaski.vocabulary import Lane, Status
 from deliveries import lifecycle, pausing
 from deliveries.delivery.settle import release
 from deliveries.doorbell import doorbell
-from deliveries.intake.accept import LOCK
+from deliveries.intake.accept import lock_keys
 from deliveries.lifecycle import Move
 from deliveries.models import Account, Audit, Message, Pause, Service, Suppression
 from deliveries.models.control import PauseScope
@@ -90,7 +90,7 @@ def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
     """
     with transaction.atomic(), connection.cursor() as cursor:
         if message.ordering_key:
-            cursor.execute(LOCK, {"service_id": message.service_id, "keys": [message.ordering_key]})
+            lock_keys(cursor, {(message.service_id, message.ordering_key)})
         move = Move(
             message.pk,
             (Status.QUEUED,),

@@ -19,7 +19,6 @@ from deliveries.api.problems import Problem
 from deliveries.conf import limits
 from deliveries.intake.fields import KEY_LIMIT, text_of
 from deliveries.models import Message, Service
-from deliveries.models.messages import Origin
 from deliveries.trace import trace
 
 _KEY = OpenApiParameter(
@@ -57,11 +56,12 @@ class MessagesView(APIView):
     def post(self, request: Request) -> Response:
         """Accept one message: 202 once it is committed, 200 with the first message on a repeat."""
         given = json_of(request, limits().message_bytes)
+        key, request_id = _idempotency_key(request), getattr(request, "request_id", "")
         try:
-            checked = intake.draft(service_of(request), given, key=_idempotency_key(request))
+            checked = intake.draft(service_of(request), given, key=key, request_id=request_id)
         except intake.InvalidMessage as error:
             raise Problem(422, "invalid_message", f"Nothing was stored: {error}.", error.errors) from error
-        answer = intake.accept([checked], origin=Origin.API, request_id=getattr(request, "request_id", ""))[0]
+        answer = intake.accept_one(checked)
         if answer.conflict is not None:
             raise _conflict(answer)
         if answer.place is not None:

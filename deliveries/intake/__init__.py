@@ -1,6 +1,16 @@
 """Taking messages in: from a checked draft to committed rows. Called by the API, the commands and the callbacks."""
 
-from deliveries.intake.accept import Accepted, IdempotencyConflict, IdTaken, Place, TooLate, accept, insert, ring
+from deliveries.intake.accept import (
+    Accepted,
+    IdempotencyConflict,
+    IdTaken,
+    Place,
+    TooLate,
+    accept,
+    accept_one,
+    insert,
+    ring,
+)
 from deliveries.intake.draft import Draft, InvalidMessage, draft
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "Place",
     "TooLate",
     "accept",
+    "accept_one",
     "draft",
     "insert",
     "ring",

@@ -2,13 +2,16 @@
 
 Called with drafts by the API, the commands and the callbacks. A return means COMMIT with synchronous_commit on; the
 doorbell is rung only after that.
+
+Single messages that several threads accept at one moment are committed together (``accept_one``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -20,10 +23,13 @@ from chaski.vocabulary import Lane
 from deliveries.doorbell import doorbell
 from deliveries.intake.draft import Draft
 from deliveries.models.messages import LANES, Origin
-from deliveries.postgresql.prepared import prepared
+from deliveries.postgresql.group_commit import GroupCommit
+from deliveries.postgresql.prepared import prepared, single_statement
 from deliveries.sql import Cursor, as_json
 
 log = structlog.get_logger(__name__)
+#: A key is one service's own.
+Key = tuple[int, str]
 
 
 class IdempotencyConflict(ValueError):
@@ -116,20 +122,20 @@ SELECT message_id, chaski_now(), due_at, blocked, waiting_for FROM queued
 """
 
 WINNERS = """
-SELECT i.key, i.message_id, encode(i.fingerprint, 'hex') FROM idempotency i
-JOIN unnest(%(keys)s::text[]) AS wanted(key) ON wanted.key = i.key WHERE i.service_id = %(service_id)s
+SELECT i.service_id, i.key, i.message_id, encode(i.fingerprint, 'hex') FROM idempotency i
+JOIN unnest(%(services)s::int[], %(keys)s::text[]) AS wanted(service_id, key)
+    ON wanted.service_id = i.service_id AND wanted.key = i.key
 """
 
 #: Positions are drawn under this lock, so that the order of a key is the order of its commits.
 LOCK = """
-SELECT pg_advisory_xact_lock(hashtextextended(key, %(service_id)s)) FROM unnest(%(keys)s::text[]) AS k(key) ORDER BY key
+SELECT pg_advisory_xact_lock(hashtextextended(key, service_id))
+FROM (SELECT * FROM unnest(%(services)s::int[], %(keys)s::text[]) AS k(service_id, key) ORDER BY service_id, key) k
 """
 
 
-def accept(
-    drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None, request_id: str = ""
-) -> list[Accepted]:
-    """Commit ``drafts`` of one service; one answer for each, in their order.
+def accept(drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None) -> list[Accepted]:
+    """Commit ``drafts``; one answer for each, in their order.
 
     A key that was used before gives the first message back, or a conflict when the body was another. Of equal keys
     given at the same moment one wins and the others see its message. Rings after the commit, an enclosing one too.
@@ -138,8 +144,9 @@ def accept(
     if not drafts:
         return []
     try:
-        with transaction.atomic(), prepared() as cursor:
-            fresh = insert(cursor, drafts, origin=origin, batch_id=batch_id, request_id=request_id)
+        ordered = any(item.ordering_key for item in drafts)
+        with transaction.atomic() if ordered else single_statement(), prepared() as cursor:
+            fresh = insert(cursor, drafts, origin=origin, batch_id=batch_id)
             winners = _winners(cursor, drafts, fresh)
     except IntegrityError as error:
         if len(drafts) == 1:
@@ -147,13 +154,17 @@ def accept(
         # One row is to blame: halve until it is alone, so that it does not drag its neighbours.
         middle = len(drafts) // 2
         halves = (drafts[:middle], drafts[middle:])
-        return [
-            answer
-            for half in halves
-            for answer in accept(half, origin=origin, batch_id=batch_id, request_id=request_id)
-        ]
+        return [answer for half in halves for answer in accept(half, origin=origin, batch_id=batch_id)]
     transaction.on_commit(lambda: _committed([item for item in drafts if item.id in fresh], batch_id))
     return [_answer(item, fresh, winners) for item in drafts]
+
+
+_together = GroupCommit(partial(accept, origin=Origin.API))
+
+
+def accept_one(draft: Draft) -> Accepted:
+    """Commit one draft of a request to the API, together with those that other threads bring meanwhile. As ``accept``."""
+    return _together.write(draft)
 
 
 def _committed(fresh: Sequence[Draft], batch_id: UUID | None) -> None:
@@ -162,7 +173,9 @@ def _committed(fresh: Sequence[Draft], batch_id: UUID | None) -> None:
         log.info("messages_accepted", batch_id=str(batch_id), count=len(fresh))
         return
     for item in fresh:
-        log.info("message_accepted", message_id=str(item.id), service=item.service_id, channel=item.channel)
+        # The thread that commits may serve another request than the message's.
+        named = {"request_id": item.request_id} if item.request_id else {}
+        log.info("message_accepted", message_id=str(item.id), service=item.service_id, channel=item.channel, **named)
 
 
 def _blame(error: IntegrityError) -> IdTaken | TooLate:
@@ -176,29 +189,37 @@ def _blame(error: IntegrityError) -> IdTaken | TooLate:
 
 
 def insert(
-    cursor: Cursor, drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None, request_id: str = ""
+    cursor: Cursor, drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None
 ) -> dict[UUID, Place]:
     """Insert ``drafts`` in the caller's transaction; those that were new, by id. Ring only after its commit."""
-    rows = [_row(number, item, origin, batch_id, request_id) for number, item in enumerate(drafts)]
-    ordered = sorted({item.ordering_key for item in drafts if item.ordering_key})
-    if ordered:
-        cursor.execute(LOCK, {"service_id": drafts[0].service_id, "keys": ordered})
+    rows = [_row(number, item, origin, batch_id) for number, item in enumerate(drafts)]
+    lock_keys(cursor, {(item.service_id, item.ordering_key) for item in drafts if item.ordering_key})
     cursor.execute(ACCEPT, {"rows": as_json(rows)})
     return {row[0]: Place(*row[1:]) for row in cursor.fetchall()}
 
 
-def _winners(cursor: Cursor, drafts: Sequence[Draft], fresh: Container[UUID]) -> dict[str, tuple[UUID, str]]:
-    late = [item.key for item in drafts if item.id not in fresh]
+def lock_keys(cursor: Cursor, ordered: Collection[Key]) -> None:
+    """Let nobody else put a message behind the last of these (service, ordering key) until the transaction ends."""
+    if ordered:
+        cursor.execute(LOCK, _arrays(ordered))
+
+
+def _winners(cursor: Cursor, drafts: Sequence[Draft], fresh: Container[UUID]) -> dict[Key, tuple[UUID, str]]:
+    late = {(item.service_id, item.key) for item in drafts if item.id not in fresh}
     if not late:
         return {}
-    cursor.execute(WINNERS, {"service_id": drafts[0].service_id, "keys": late})
-    return {key: (message_id, fingerprint) for key, message_id, fingerprint in cursor.fetchall()}
+    cursor.execute(WINNERS, _arrays(late))
+    return {(service_id, key): (message_id, print_) for service_id, key, message_id, print_ in cursor.fetchall()}
 
 
-def _answer(item: Draft, fresh: Mapping[UUID, Place], winners: dict[str, tuple[UUID, str]]) -> Accepted:
+def _arrays(keys: Collection[Key]) -> dict[str, list[Any]]:
+    return {"services": [service_id for service_id, _ in keys], "keys": [key for _, key in keys]}
+
+
+def _answer(item: Draft, fresh: Mapping[UUID, Place], winners: Mapping[Key, tuple[UUID, str]]) -> Accepted:
     if item.id in fresh:
         return Accepted(item.id, fresh=True, place=fresh[item.id])
-    message_id, fingerprint = winners[item.key]
+    message_id, fingerprint = winners[item.service_id, item.key]
     if fingerprint != item.fingerprint:
         return Accepted(
             message_id,
@@ -218,7 +239,7 @@ def ring(drafts: Iterable[Draft]) -> None:
         doorbell.ring(channel, lane, ids)
 
 
-def _row(number: int, item: Draft, origin: Origin, batch_id: UUID | None, request_id: str) -> dict[str, Any]:
+def _row(number: int, item: Draft, origin: Origin, batch_id: UUID | None) -> dict[str, Any]:
     return {
         "n": number,
         "id": item.id,
@@ -235,7 +256,7 @@ def _row(number: int, item: Draft, origin: Origin, batch_id: UUID | None, reques
         "ordering_key": item.ordering_key,
         "key": item.key,
         "fingerprint": item.fingerprint,
-        "request_id": request_id,
+        "request_id": item.request_id,
         "tags": item.tags,
         "content": item.content,
         "options": item.options,

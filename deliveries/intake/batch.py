@@ -60,7 +60,7 @@ class BatchIntake:
     def add(self, index: int, row: Any) -> None:
         """Check one row; commit when a chunk is full. Raises the database's errors, an earlier chunk's too."""
         try:
-            self._chunk.append((index, draft(self.service, row)))
+            self._chunk.append((index, draft(self.service, row, request_id=self._request_id)))
         except InvalidMessage as error:
             self.reject(index, error.errors)
         if len(self._chunk) >= CHUNK:
@@ -104,7 +104,7 @@ class BatchIntake:
         """Commit what is checked, and its counts with it."""
         with transaction.atomic():
             drafts = [item for _, item in chunk]
-            answers = accept(drafts, origin=Origin.BATCH, batch_id=self.batch.pk, request_id=self._request_id)
+            answers = accept(drafts, origin=Origin.BATCH, batch_id=self.batch.pk)
             fresh = sum(answer.fresh for answer in answers)
             refused = [(index, a.conflict) for (index, _), a in zip(chunk, answers, strict=True) if a.conflict]
             self._count(fresh, len(chunk) - fresh - len(refused))

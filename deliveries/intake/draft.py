@@ -63,12 +63,14 @@ class Draft:
     ordering_key: str
     send_at: datetime | None
     expires_at: datetime
+    request_id: str = ""
 
 
-def draft(service: Service, given: Any, *, key: str = "", account_id: int | None = None) -> Draft:
+def draft(service: Service, given: Any, *, key: str = "", account_id: int | None = None, request_id: str = "") -> Draft:
     """Check one message of ``service``. ``key`` is the idempotency key from outside the body.
 
-    ``account_id`` is for what does not go by the service's routes: callbacks and test-sends.
+    ``request_id`` names the caller's request in the logs. ``account_id`` is for what does not go by the service's routes:
+    callbacks and test-sends.
 
     Raises ``InvalidMessage`` with every problem found, by field.
     """
@@ -105,6 +107,7 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
         ordering_key=checked.get("ordering_key", ""),
         send_at=due,
         expires_at=expires_at,
+        request_id=request_id,
     )
 
 

@@ -12,12 +12,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import connection, connections, transaction
 
 
 @contextmanager
 def prepared() -> Iterator[psycopg.Cursor[Any]]:
     """A cursor for this block, whose statements are prepared when they first come. Raises Django's database errors."""
-    connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+    own = connections["default"]
+    own.ensure_connection()
+    with own.wrap_database_errors, psycopg.Cursor(own.connection) as cursor:
         yield cursor
+
+
+@contextmanager
+def single_statement() -> Iterator[None]:
+    """For a block of one statement, which is a transaction by itself and saves two round trips.
+
+    Within a transaction it gets a savepoint, so that its error ends nothing else.
+    """
+    if not connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic():
+        yield

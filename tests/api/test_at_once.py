@@ -22,7 +22,7 @@ from deliveries.models import Acceptance, Batch, Idempotency, Message, Pending
 from deliveries.secrets import mint_key
 from tests.api.calls import SMS
 from tests.api.server import Server
-from tests.factories import Caller
+from tests.factories import Caller, make_account, make_caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -64,6 +64,32 @@ def test_other_bodies_under_one_key_at_once_make_one_message_and_conflicts(serve
         answers = Counter(threads.map(call, range(20)))
     assert answers == {(202, ""): 1, (422, "idempotency_conflict"): 19}
     assert Message.objects.count() == 1
+
+
+def test_posts_of_two_services_at_once_are_committed_together_and_told_apart(server: Server, sender: Caller) -> None:
+    """Same keys, another ordering key for each pair: of each service each key makes one message, of the right order."""
+    other = make_caller("warehouse")
+    make_account("sms", service=other.service)
+    start = Barrier(16)
+
+    def call(number: int) -> tuple[str, int, str]:
+        caller = (sender, other)[number % 2]
+        start.wait()
+        body = {**SMS, "text": caller.service.name, "ordering_key": f"ana {number % 4}"}
+        answer = poster(server, caller)(body, key=f"key {number % 8}")
+        return caller.service.name, answer.status, answer.json()["id"]
+
+    with ThreadPoolExecutor(16) as threads:
+        told = list(threads.map(call, range(16)))
+    assert Counter((name, status) for name, status, _ in told) == {
+        (name, status): 4 for name in (sender.service.name, "warehouse") for status in (200, 202)
+    }
+    kept = Message.objects.values_list("service__name", "content__text", "pk")
+    assert {(name, text) for name, text, _ in kept} == {(sender.service.name,) * 2, ("warehouse",) * 2}
+    assert {(name, str(pk)) for name, _, pk in kept} == {(name, message_id) for name, _, message_id in told}
+    for service in (sender.service, other.service):
+        first = Pending.objects.filter(service_id=service.pk, blocked=False).values_list("ordering_key", flat=True)
+        assert len(first) == len(set(first)) == 2
 
 
 def test_equal_batches_at_once_double_nothing(server: Server, sender: Caller) -> None:

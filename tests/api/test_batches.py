@@ -111,6 +111,7 @@ def test_a_row_that_expires_before_its_commit_does_not_drag_its_neighbours(
             return replace(drafted, expires_at=datetime.now(UTC) - timedelta(seconds=1))
         return drafted
 
+    monkeypatch.setattr(taking, "draft", slow)
     monkeypatch.setattr(intake, "draft", slow)
     told = send(api, [row(0), row(1, reference="late"), row(2)])
     assert told["accepted"] == 2
@@ -238,7 +239,7 @@ def test_chunks_are_committed_beside_the_checks_and_leave_no_connection(
         return real(*args, **options)
 
     monkeypatch.setattr(taking, "accept", noted)
-    sent = send(api, [row(number, key=str(number % 6)) for number in range(7)] + [{"channel": "sms"}])
+    sent = send(api, [row(number % 6, key=str(number % 6)) for number in range(7)] + [{"channel": "sms"}])
     assert (sent["accepted"], sent["duplicates"], sent["rejected_count"]) == (6, 1, 1)
     assert "chaski-intake" in threads
     assert Batch.objects.get().accepted == Message.objects.count() == 6

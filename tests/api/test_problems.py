@@ -108,7 +108,7 @@ def test_a_database_that_goes_away_is_no_mistake_of_ours(
     def fails(*_: Any, **__: Any) -> None:
         raise error("server closed the connection unexpectedly")
 
-    monkeypatch.setattr("deliveries.intake.accept", fails)
+    monkeypatch.setattr("deliveries.intake.accept_one", fails)
     answer = api.post("messages", SMS, key="k")
     assert "same keys" in problem(answer, 503, "unavailable")["detail"]
     assert answer["Retry-After"] == "2"

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from channels.base import ReceiptKind
 from deliveries import acts
-from deliveries.intake.accept import LOCK
+from deliveries.intake.accept import lock_keys
 from deliveries.retry import Policy
 from tests.deliveries import steps
 from tests.deliveries.test_locks import somebody_waits_for_a_lock
@@ -72,7 +72,7 @@ def test_the_place_of_a_redelivered_message_is_drawn_under_the_lock_of_its_key(s
 
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(LOCK, {"service_id": shop.service.pk, "keys": [KEY]})
+            lock_keys(cursor, {(shop.service.pk, KEY)})
             done = pool.submit(redeliver)
             wait_for(somebody_waits_for_a_lock, 5, "the wait for the key")
             (before,) = steps.accept(shop.service, ordering_key=KEY)
