@@ -6,8 +6,9 @@ send is recorded waits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,10 +23,11 @@ from deliveries.sql import Cursor, as_json, storable
 
 STORE = """
 INSERT INTO receipt (account_id, event_id, kind, message_id, provider_message_id, at, code, detail, effect)
-SELECT %(account_id)s, r.event_id, r.kind, nullif(r.message_id, '')::uuid, r.provider_message_id, r.at, r.code, r.detail, ''
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(event_id text, kind text, message_id text, provider_message_id text,
-    at timestamptz, code text, detail text)
-ON CONFLICT DO NOTHING RETURNING id
+SELECT r.account_id, r.event_id, r.kind, nullif(r.message_id, '')::uuid, r.provider_message_id, r.at, r.code, r.detail, ''
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(account_id int, event_id text, kind text, message_id text,
+    provider_message_id text, at timestamptz, code text, detail text)
+ORDER BY r.account_id, r.event_id  -- the same receipts come to two processes at once: neither may wait for the other
+ON CONFLICT DO NOTHING RETURNING account_id, event_id
 """
 
 #: Receipts that wait, oldest first, each with its message: by our own id where the vendor echoes it, else by the
@@ -90,6 +92,7 @@ WHERE a.message_id = r.id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.provider
     ORDER BY (outcome IN ('in_doubt', 'transient') AND provider_message_id = '') DESC, number DESC LIMIT 1)
 """
 
+_FIELDS = tuple(each.name for each in fields(Receipt))
 _TARGET = {
     ReceiptKind.SENT: Status.SENT,
     ReceiptKind.DELIVERED: Status.DELIVERED,
@@ -121,15 +124,20 @@ class Looked:
     applied: int
 
 
-def store(cursor: Cursor, account_id: int, receipts: Sequence[Receipt]) -> int:
-    """Keep ``receipts``, each provider event once; how many were new."""
-    cursor.execute(STORE, {"account_id": account_id, "rows": as_json([_row(receipt) for receipt in receipts])})
-    return len(cursor.fetchall())
+def store(cursor: Cursor, taken: Sequence[tuple[int, Sequence[Receipt]]]) -> list[int]:
+    """Keep receipts, each list with the id of its account, each provider event once; how many of each list were new."""
+    rows = [_row(account_id, receipt) for account_id, receipts in taken for receipt in receipts]
+    if not rows:
+        return [0] * len(taken)
+    cursor.execute(STORE, {"rows": as_json(rows)})
+    new = Counter(cursor.fetchall())
+    return [sum(new[account_id, storable(each.event_id)] for each in receipts) for account_id, receipts in taken]
 
 
-def _row(receipt: Receipt) -> dict[str, Any]:
-    row = {name: storable(value) if isinstance(value, str) else value for name, value in asdict(receipt).items()}
-    return {**row, "message_id": _uuid(receipt.message_id)}
+def _row(account_id: int, receipt: Receipt) -> dict[str, Any]:
+    given = {name: getattr(receipt, name) for name in _FIELDS}
+    row = {name: storable(value) if isinstance(value, str) else value for name, value in given.items()}
+    return {**row, "account_id": account_id, "message_id": _uuid(receipt.message_id)}
 
 
 def _uuid(text: str) -> str:

@@ -34,6 +34,8 @@ from deliveries.sql import Cursor
 log = structlog.get_logger(__name__)
 #: The same complaint of the same job is heard so often at most.
 COMPLAIN_SECONDS = 10.0
+#: Receipts that are applied together, and the pause in which they gather while they come.
+PAGE, RECEIPTS_REST_SECONDS = 500, 0.1
 
 #: Channels and lanes with something due that nobody has taken for half a second: direct bells come first. The count is
 #: capped, it is for people.
@@ -81,13 +83,18 @@ class Relay:
     def run(self) -> None:
         """Tick once a second until ``stopping`` is set."""
         guard()  # asks the lineage's witnesses, before there is a transaction
-        watching = threading.Thread(target=self._watch, name="chaski-watch", daemon=True)
-        watching.start()
+        beside = [
+            threading.Thread(target=self._watch, name="chaski-watch", daemon=True),
+            threading.Thread(target=self._apply_receipts, name="chaski-receipts", daemon=True),
+        ]
+        for thread in beside:
+            thread.start()
         while not self.stopping.is_set():
             started = time.monotonic()
             self.tick()
             self.stopping.wait(max(0.0, timings().relay_tick_seconds - (time.monotonic() - started)))
-        watching.join(timings().answer_seconds)
+        for thread in beside:
+            thread.join(timings().answer_seconds)
         self.close()
 
     def _watch(self) -> None:
@@ -97,6 +104,29 @@ class Relay:
             with self._kept_apart("watch"), connection.transaction() as cursor:
                 leases.watch(cursor)
         connection.close()
+
+    def _apply_receipts(self) -> None:
+        """Apply receipts as they come, by large batches while many come: thousands a second are more than fit into a tick."""
+        connection = EngineConnection()
+        rest = timings().relay_tick_seconds
+        while not self.stopping.wait(rest):
+            rest = min(RECEIPTS_REST_SECONDS, timings().relay_tick_seconds)
+            if not self.apply_receipts(connection):
+                rest = timings().relay_tick_seconds
+        connection.close()
+
+    def apply_receipts(self, connection: EngineConnection) -> int:
+        """Apply the receipts that wait, until a look finds less than a page of them; how many were looked at."""
+        seen = 0
+        with self._kept_apart("receipts"):
+            while not self.stopping.is_set():
+                page = self._once("receipts", lambda cursor: receipts.apply(cursor, PAGE).seen, connection)
+                seen += page
+                if page < PAGE:
+                    break
+        if seen:
+            log.info("relay_did", job="receipts", rows=seen)
+        return seen
 
     def close(self) -> None:
         """Give back both connections."""
@@ -109,11 +139,10 @@ class Relay:
         if now - self._swept_at >= timings().sweep_seconds:
             self._swept_at = now
             with self._kept_apart("watch"):
-                self._once("watch", leases.watch)
+                self._once("watch", leases.watch, self._connection)
             self._job("end_leases", unless_held(sweep.end_leases))
             self._job("expire", unless_held(sweep.expire))
             self._job("unblock", unless_held(self._heads.unblock))
-        self._job("receipts", lambda cursor: receipts.apply(cursor).seen)
         self._ring()
         self._make_callbacks()
         if now - self._beat_at >= heartbeat.INTERVAL_SECONDS:
@@ -124,13 +153,13 @@ class Relay:
         """Run ``job`` in a transaction of its own, again while there is more, for about half a tick."""
         until = time.monotonic() + timings().relay_tick_seconds / 2
         with self._kept_apart(name):
-            while done := self._once(name, job):
+            while done := self._once(name, job, self._connection):
                 log.info("relay_did", job=name, rows=done)
                 if time.monotonic() > until:
                     return
 
-    def _once(self, name: str, job: Callable[[Cursor], int]) -> int:
-        with self._connection.transaction() as cursor:
+    def _once(self, name: str, job: Callable[[Cursor], int], connection: EngineConnection) -> int:
+        with connection.transaction() as cursor:
             done = job(cursor)
             crash_point("relay_before_commit", name if done else "")
         crash_point("relay_after_commit", name if done else "")

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DataError, connection, transaction
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.decorators import method_decorator
 from django.views import View
-from django.views.decorators.csrf import csrf_exempt
 
-from channels.base import Forged, InboundRequest, InvalidOption, Provider, Unreadable
-from channels.registry import UnknownProvider, provider_class
+from channels.base import Forged, InboundRequest, Receipt, Unreadable
 from deliveries import receipts
 from deliveries.api.bodies import of_a_stranger
 from deliveries.api.problems import Problem, respond
-from deliveries.delivery.accounts import owner
-from deliveries.models import Account
-from deliveries.secrets import Unsealable, unseal
+from deliveries.api.verifiers import Verifier, verifiers
+from deliveries.postgresql.group_commit import GroupCommit
+from deliveries.postgresql.prepared import prepared, single_statement
 
 log = structlog.get_logger(__name__)
 BODY_LIMIT = 256 * 1024
 _FORGED = Problem(401, "forged", "The request is not signed by the provider of this account.")
 
 
-@method_decorator(csrf_exempt, name="dispatch")
 class ReceiptsView(View):
     """`/receipts/{account_id}`: no key, the provider's signature instead. What is wrong is told to our log only."""
 
@@ -42,40 +39,48 @@ class ReceiptsView(View):
             body = of_a_stranger(request, BODY_LIMIT)
         except Problem as problem:
             return respond(request, problem)
-        account = Account.objects.filter(public_id=public_id).first()
+        account = verifiers.find(public_id)
         if account is None:
             # The same answer as for a bad signature: an account's address cannot be guessed by trying.
             return respond(request, _FORGED)
         try:
-            provider = verifier(account)
-            inbound = inbound_request(request, body)
-            provider.verify(inbound)
-            found = provider.parse(inbound)
+            found = _read(inbound_request(request, body), public_id, account)
+            _stored.write((account.account_id, found))
         except Forged as error:
-            log.warning("receipt_forged", account=account.pk, reason=str(error))
+            log.warning("receipt_forged", account=account.account_id, reason=str(error))
             return respond(request, _FORGED)
         except Unreadable as error:
-            log.warning("receipt_unreadable", account=account.pk, reason=str(error))
+            log.warning("receipt_unreadable", account=account.account_id, reason=str(error))
             return HttpResponse(status=200)
-        try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                stored = receipts.store(cursor, account.pk, found)
         except (DataError, UnicodeEncodeError) as error:
             # A NUL, or an id of ours that is none: no repeat would make it storable, so the vendor must not repeat it.
-            log.warning("receipt_unreadable", account=account.pk, reason=type(error).__name__)
+            log.warning("receipt_unreadable", account=account.account_id, reason=type(error).__name__)
             return HttpResponse(status=200)
-        log.info("receipts_stored", account=account.pk, stored=stored)
         return HttpResponse(status=200)
 
 
-def verifier(account: Account) -> Provider:
-    """The account's provider, for verifying and parsing only: it gets no way out. Raises ``Forged``."""
+def _read(request: InboundRequest, public_id: UUID, account: Verifier) -> list[Receipt]:
+    """What ``request`` tells, its signature checked; by the account as it is now where it looks forged."""
     try:
-        cls = provider_class(account.channel, account.provider)
-        configured = cls.check({**account.options, **unseal(owner(account.public_id), bytes(account.secrets))})
-    except (UnknownProvider, InvalidOption, Unsealable) as error:
-        raise Forged(f"the account cannot verify anything: {error}") from error
-    return cls(configured, None)  # type: ignore[arg-type]
+        return account.read(request)
+    except Forged:
+        anew = verifiers.find_anew(public_id)
+        if anew is None:
+            raise
+        return anew.read(request)
+
+
+def _store(taken: Sequence[tuple[int, Sequence[Receipt]]]) -> list[int]:
+    with single_statement(), prepared() as cursor:
+        new = receipts.store(cursor, taken)
+    # One line for all of them: each is a row.
+    accounts = sorted({account_id for account_id, _ in taken})
+    log.info("receipts_stored", accounts=accounts, stored=sum(new))
+    return new
+
+
+#: Vendors send each receipt by itself, and many at one moment.
+_stored = GroupCommit(_store)
 
 
 def inbound_request(request: HttpRequest, body: bytes) -> InboundRequest:

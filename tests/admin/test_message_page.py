@@ -144,7 +144,7 @@ def test_a_receipt_stands_in_the_timeline_with_what_it_did(boss: Client, service
         "e1", ReceiptKind.UNDELIVERED, provider_message_id="SM42", code="30005", detail="unknown handset"
     )
     with transaction.atomic(), connection.cursor() as cursor:
-        receipts.store(cursor, message.account_id, [told])
+        receipts.store(cursor, [(message.account_id, [told])])
         receipts.apply(cursor)
     html = page(boss, message)
     assert "receipt: undelivered 30005 unknown handset (moved the message)" in html

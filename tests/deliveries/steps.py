@@ -118,7 +118,7 @@ def receive(message: Message, kind: ReceiptKind, event_id: str = "", **fields: A
     """Store and apply one receipt that names the message; how many were applied."""
     receipt = Receipt(event_id or f"{message.pk}:{kind}", kind, message_id=str(message.pk), **fields)
     with transaction.atomic(), connection.cursor() as cursor:
-        receipts.store(cursor, message.account_id, [receipt])
+        receipts.store(cursor, [(message.account_id, [receipt])])
         return receipts.apply(cursor).applied
 
 

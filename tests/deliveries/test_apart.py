@@ -101,7 +101,7 @@ def test_a_receipt_that_cannot_be_applied_keeps_no_other_from_it(shop: Caller) -
     spoil(ids[0])
     came = [Receipt(f"{each}", ReceiptKind.DELIVERED, message_id=str(each)) for each in ids]
     with transaction.atomic(), connection.cursor() as cursor:
-        receipts.store(cursor, steps.account_of(ids[0]).pk, came)
+        receipts.store(cursor, [(steps.account_of(ids[0]).pk, came)])
     run(receipts.apply)
     assert [steps.message(each).status for each in ids] == ["sent", "delivered", "delivered"]
     left = Kept.objects.get(applied_at=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from django.db import connection, transaction
 
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
-from deliveries.api import inbound
+from deliveries.api import verifiers
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.settle import Settlement
@@ -86,14 +87,14 @@ def test_a_mistake_in_our_own_code_is_not_the_database_s() -> None:
 
 @pytest.mark.parametrize("state", AWAY)
 def test_the_api_answers_503_and_when_to_come_again(api: Api, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
-    monkeypatch.setattr("deliveries.intake.accept", lambda *_, **__: refuse(state))
+    monkeypatch.setattr("deliveries.intake.accept_one", lambda *_, **__: refuse(state))
     answer = api.post("messages", SMS)
     problem(answer, 503, "unavailable")
     assert int(answer["Retry-After"]) > 0
 
 
 def test_a_row_that_no_database_takes_is_no_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deliveries.intake.accept", lambda *_, **__: refuse("54000"))
+    monkeypatch.setattr("deliveries.intake.accept_one", lambda *_, **__: refuse("54000"))
     problem(api.post("messages", SMS), 500, "internal")
 
 
@@ -133,7 +134,7 @@ def test_a_receipt_is_not_lost_on_a_read_only_database(api: Api, monkeypatch: py
         def parse(self, request: object) -> list[Receipt]:
             return [Receipt("e1", ReceiptKind.DELIVERED, message_id=str(uuid4()))]
 
-    monkeypatch.setattr(inbound, "verifier", lambda account: Told())
+    monkeypatch.setattr(verifiers, "verifier", lambda account: verifiers.Verifier(account.pk, time.monotonic(), Told()))
     account = make_account("sms", name="second")
     with read_only():
         answer = api.client.post(f"/receipts/{account.public_id}", b"{}", content_type="application/json")

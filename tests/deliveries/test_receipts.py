@@ -114,7 +114,7 @@ def test_strangers_receipts_hold_up_none_that_has_a_message(shop: Caller) -> Non
     account = steps.account_of(message_id).pk
     with transaction.atomic(), connection.cursor() as cursor:
         strangers = [Receipt(f"e{n}", DELIVERED, provider_message_id=f"nobody's {n}") for n in range(600)]
-        receipts.store(cursor, account, strangers)
+        receipts.store(cursor, [(account, strangers)])
         receipts.apply(cursor)
     assert _store_and_apply(account, Receipt("mine", DELIVERED, provider_message_id="SM1")) == 1
     assert steps.message(message_id).status == "delivered"
@@ -193,7 +193,7 @@ def test_ten_thousand_at_once_are_applied_in_batches_each_message_written_once(s
         for message_id in ids
     ]
     with transaction.atomic(), connection.cursor() as cursor:
-        assert receipts.store(cursor, account, many) == 2000
+        assert receipts.store(cursor, [(account, many)]) == [2000]
     rounds = 0
     while _apply():
         rounds += 1
@@ -204,7 +204,7 @@ def test_ten_thousand_at_once_are_applied_in_batches_each_message_written_once(s
 
 def _store_and_apply(account_id: int, receipt: Receipt) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
-        receipts.store(cursor, account_id, [receipt])
+        receipts.store(cursor, [(account_id, [receipt])])
         return receipts.apply(cursor).applied
 
 
