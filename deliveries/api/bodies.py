@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from django.http import HttpRequest
 from rest_framework.request import Request
 
+from deliveries.api.deadlines import deadlines
 from deliveries.api.parsing import StrictJSONParser
 from deliveries.api.problems import Problem
 
@@ -109,13 +110,8 @@ def _ended_after(request: HttpRequest, seconds: float) -> Iterator[threading.Eve
         over.set()
         _end(request)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
+    with deadlines.within(seconds, end):
         yield over
-    finally:
-        timer.cancel()
 
 
 def _end(request: HttpRequest) -> None:

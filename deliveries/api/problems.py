@@ -155,3 +155,11 @@ def respond(request: HttpRequest, problem: Problem) -> JsonResponse:
     return JsonResponse(
         content, status=problem.status, headers=waiting(problem.status), content_type="application/problem+json"
     )
+
+
+def of_exception(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """What a view outside of DRF's raised, and nobody expected."""
+    if is_away(exception):
+        return respond(request, unavailable())
+    report(exception)
+    return respond(request, of_status(500))

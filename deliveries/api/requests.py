@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from deliveries.api.problems import of_status, report, respond, unavailable
+from deliveries.api.problems import of_exception, of_status, respond
 from deliveries.sql import is_away
 
 #: URLs that programs call. Errors of other pages, the admin's above all, are pages for people.
@@ -37,12 +37,9 @@ class RequestMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
-        """What a view outside of DRF raised: the database being away is no 500, on no page."""
-        if is_away(exception):
-            return respond(request, unavailable())
-        if request.path.startswith(_FOR_PROGRAMS):
-            report(exception)
-            return respond(request, of_status(500))
+        """What the view of a page raised: the database being away is no 500, on no page."""
+        if is_away(exception) or request.path.startswith(_FOR_PROGRAMS):
+            return of_exception(request, exception)
         return None
 
 
