@@ -36,10 +36,13 @@ class Settlement:
 
 #: In all of these the ids come twice, as rows and as an array: the array makes each table a look-up per id, where the
 #: join alone lets the planner read a whole month that it believes to be empty.
+#:
+#: The places in the queue, and, once these are locked, the attempts that are still open.
 SETTLE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, finished bool, due_at timestamptz,
-        held bool, waiting_for text, tries int, blind int, crash int, suspicion int)
+        held bool, waiting_for text, tries int, blind int, crash int, suspicion int, number int, outcome text, code text,
+        detail text, provider_message_id text, at timestamptz, written_at timestamptz)
 ), locked AS MATERIALIZED (
     -- those too that are no longer ours: a late acceptance may yet take them out of the queue, after their attempts
     SELECT message_id, lease_token FROM pending WHERE message_id = ANY(%(ids)s::uuid[]) ORDER BY message_id FOR UPDATE
@@ -56,31 +59,31 @@ WITH r AS MATERIALIZED (
     FROM r, mine WHERE p.message_id = mine.message_id AND r.id = mine.message_id AND NOT r.finished
         AND p.message_id = ANY(%(ids)s::uuid[])
     RETURNING p.message_id
-)
-SELECT message_id, service_id, ordering_key FROM gone UNION ALL SELECT message_id, NULL, '' FROM kept
-"""
-
-#: Gives the messages of which something was learned late. The same outcome once more is no news: the answer to the first
-#: COMMIT was lost, or a spill file outlived it.
-CLOSE = """
-WITH r AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number int, outcome text, code text,
-        detail text, provider_message_id text, at timestamptz, written_at timestamptz)
 ), closed AS (
     -- A receipt may have told the vendor's id before an answer that never came.
     UPDATE attempt a SET finished_at = coalesce(r.at, chaski_now()), outcome = r.outcome, code = r.code,
         detail = r.detail, provider_message_id = coalesce(nullif(r.provider_message_id, ''), a.provider_message_id),
         written_at = r.written_at
     FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token AND a.finished_at IS NULL
-        AND a.message_id = ANY(%(ids)s::uuid[])
+        AND a.message_id = ANY(%(ids)s::uuid[]) AND (SELECT count(*) FROM locked) >= 0  -- after the locks
     RETURNING a.message_id
 )
+SELECT 'mine', message_id, service_id, ordering_key FROM gone UNION ALL SELECT 'mine', message_id, NULL, '' FROM kept
+UNION ALL SELECT 'closed', message_id, NULL, '' FROM closed
+"""
+
+#: For those whose attempt somebody else has closed: what was learned late. Not within the statement before: that one sees
+#: what was there when it began, and somebody may have closed them while it waited for the locks. The same outcome once more
+#: is no news: the answer to the first COMMIT was lost, or a spill file outlived it.
+LATE = """
 UPDATE attempt a SET late = jsonb_build_object('at', coalesce(r.at, chaski_now()), 'outcome', r.outcome, 'code', r.code,
         'detail', r.detail, 'provider_message_id', r.provider_message_id, 'written_at', r.written_at),
     written_at = coalesce(a.written_at, r.written_at),
     provider_message_id = CASE WHEN a.provider_message_id = '' THEN r.provider_message_id ELSE a.provider_message_id END
-FROM r WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
-    AND a.message_id = ANY(%(ids)s::uuid[]) AND a.finished_at IS NOT NULL AND a.late IS NULL AND %(by_its_worker)s
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, token uuid, number int, outcome text, code text, detail text,
+    provider_message_id text, at timestamptz, written_at timestamptz)
+WHERE a.message_id = r.id AND a.number = r.number AND a.token = r.token
+    AND a.message_id = ANY(%(ids)s::uuid[]) AND a.finished_at IS NOT NULL AND a.late IS NULL
     AND (a.outcome, a.code) IS DISTINCT FROM (r.outcome, r.code)
 RETURNING a.message_id
 """
@@ -132,17 +135,15 @@ FROM unnest(%(ids)s::int[], %(reasons)s::text[]) AS r(id, reason) WHERE a.id = r
 def settle(cursor: Cursor, settlements: Sequence[Settlement], *, by_its_worker: bool = True) -> set[UUID]:
     """Write ``settlements``; the ids of those whose lease was still ours. Runs in the caller's transaction."""
     rows = sorted(settlements, key=lambda settlement: settlement.id)
-    ids = [row.id for row in rows]
-    cursor.execute(SETTLE, {"ids": ids, "rows": as_json([_pending_row(row) for row in rows])})
+    cursor.execute(SETTLE, {"ids": [row.id for row in rows], "rows": as_json([_given(row) for row in rows])})
     answered = cursor.fetchall()
-    mine = {row[0] for row in answered}
-    attempts = as_json([_attempt_row(row) for row in rows])
-    cursor.execute(CLOSE, {"ids": ids, "rows": attempts, "by_its_worker": by_its_worker})
-    late = {row[0] for row in cursor.fetchall()}
+    mine = {message_id for what, message_id, *_ in answered if what == "mine"}
+    closed = {message_id for what, message_id, *_ in answered if what == "closed"}
+    late = _learn(cursor, [row for row in rows if row.id not in closed] if by_its_worker else [])
     moved = lifecycle.apply(cursor, [_move(row) for row in rows if row.id in mine])
     _withdraw(cursor, [row.id for row in rows if row.id in mine - moved and not row.decision.finished])
     _inquire(cursor, [row for row in rows if row.id in moved and row.decision.ask_at])
-    release(cursor, [row[1:] for row in answered])
+    release(cursor, [(service_id, key) for _, _, service_id, key in answered])
     _late(cursor, [row for row in rows if row.id in late - mine and row.outcome.accepted])
     _consequences(cursor, [row for row in rows if row.id in mine])
     return mine
@@ -155,8 +156,16 @@ def release(cursor: Cursor, places: Iterable[tuple[int, str]]) -> None:
         cursor.execute(RELEASE, {"services": [s for s, _ in ordered], "keys": [k for _, k in ordered]})
 
 
-def _pending_row(row: Settlement) -> dict[str, object]:
-    decision = row.decision
+def _learn(cursor: Cursor, rows: Sequence[Settlement]) -> set[UUID]:
+    """Keep what ``rows`` tell of attempts that are closed; those of which it was news."""
+    if not rows:
+        return set()
+    cursor.execute(LATE, {"ids": [row.id for row in rows], "rows": as_json([_given(row) for row in rows])})
+    return {row[0] for row in cursor.fetchall()}
+
+
+def _given(row: Settlement) -> dict[str, object]:
+    decision, outcome = row.decision, row.outcome
     return {
         "id": row.id,
         "token": row.token,
@@ -168,14 +177,6 @@ def _pending_row(row: Settlement) -> dict[str, object]:
         "blind": decision.blind,
         "crash": row.crash,
         "suspicion": row.suspicion,
-    }
-
-
-def _attempt_row(row: Settlement) -> dict[str, object]:
-    outcome = row.outcome
-    return {
-        "id": row.id,
-        "token": row.token,
         "number": row.number,
         "outcome": outcome.error_class or "accepted",
         "code": outcome.code,

@@ -19,6 +19,7 @@ from deliveries.delivery import inquiries, sweep
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.settle import Settlement, settle
+from deliveries.models import Attempt
 from deliveries.models import Receipt as Kept
 from deliveries.retry import Decision, History, Policy, decide
 from tests.deliveries import steps
@@ -66,7 +67,7 @@ def store(message_id: UUID, *kinds: ReceiptKind) -> None:
         Receipt(f"{message_id} {kind}", kind, message_id=str(message_id), provider_message_id="p9") for kind in kinds
     ]
     with transaction.atomic(), connection.cursor() as cursor:
-        receipts.store(cursor, account_id, came)
+        receipts.store(cursor, [(account_id, came)])
 
 
 def apply_receipts() -> int:
@@ -138,6 +139,31 @@ def test_whoever_moves_a_message_waits_for_its_place_in_the_queue_before_it_lock
             assert not done.done()
             other_side.execute("COMMIT")
             done.result(10)
+
+
+def test_what_a_worker_learned_is_kept_though_its_record_waited_for_the_sweep(shop: Caller) -> None:
+    """The sweep closes the attempt while the record waits for its place: what that statement saw before is not the truth."""
+    make_account("sms")
+    ids = steps.accept(shop.service)
+    (claimed,) = steps.claim(ids=ids)
+    steps.begun([claimed])
+
+    def record() -> None:
+        try:
+            steps.record(claimed, steps.ACCEPTED)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic(), connection.cursor() as cursor, steps.later(timedelta(seconds=61)):
+            assert sweep.end_leases(cursor) == 1
+            done = pool.submit(record)
+            wait_for(somebody_waits_for_a_lock, 5, "the wait for the place")
+        done.result(10)
+    late = Attempt.objects.get().late
+    assert late is not None
+    assert late["outcome"] == "accepted"
+    assert steps.message(claimed.id).status == "sent"
 
 
 def test_a_successor_that_somebody_holds_is_not_waited_for_but_let_go_by_the_sweep(

@@ -29,7 +29,7 @@ STATEMENTS = {
     "begin": claim.BEGIN,
     "settle": settle.SETTLE,
     "free": locked.FREE,
-    "close": settle.CLOSE,
+    "learned late": settle.LATE,
     "inquiries": inquiries.TAKE,
     "release": settle.RELEASE,
     "apply": lifecycle.APPLY,
