@@ -1,4 +1,4 @@
-"""The claims of one worker process: its connection for them, and what must not be claimed now. Used by the engine."""
+"""The claims of one worker process: its connections for them, and what must not be claimed now. Used by the engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from chaski.vocabulary import Lane
 from deliveries import lineage, pausing
 from deliveries.conf import timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
@@ -18,26 +19,38 @@ from deliveries.sql import Cursor
 
 
 class Claims:
-    """Claims and beginnings over one connection. Thread-safe: one after the other."""
+    """Claims and beginnings, one after the other. Thread-safe.
+
+    The urgent lane has a connection of its own: a claim of hundreds takes longer than an urgent message may wait.
+    """
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._connection = EngineConnection()
+        self._urgent, self._others = EngineConnection(), EngineConnection()
         self._claimer = Claimer()
         self._lock = threading.Lock()
         self._resting: dict[int, float] = {}
         self._pauses: tuple[float, pausing.Pauses] | None = None
+
+    def close(self) -> None:
+        """Give back both connections."""
+        self._urgent.close()
+        self._others.close()
 
     def rest(self, account_id: int, seconds: float) -> None:
         """Claim nothing through the account for so long: its provider asked for that."""
         with self._lock:
             self._resting[account_id] = time.monotonic() + seconds
 
+    def look_anew(self, hand: Hand) -> None:
+        """Somebody rang: whoever sends by now has a part in the next claim."""
+        self._claimer.turns.forget(hand.channel, hand.lane)
+
     def claim(self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False) -> Taken:
         """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
         taken = Taken([])
         try:
-            with self._connection.transaction() as cursor:
+            with self._connection(hand).transaction() as cursor:
                 taken = self._claimer.claim(cursor, self._request(cursor, hand, window, n, ids, solitary=solitary))
                 window.begin(message.account_id for message in taken.messages)
         except BaseException:
@@ -46,18 +59,21 @@ class Claims:
         return taken
 
     def begin(
-        self, window: Window, claimed: Sequence[Claimed], accounts: Accounts
+        self, hand: Hand, window: Window, claimed: Sequence[Claimed], accounts: Accounts
     ) -> tuple[Begun, dict[int, LiveAccount]]:
         """Commit that the calls of ``claimed`` (one claim) begin, and the accounts to make them with."""
         wanted = {message.account_id for message in claimed}
         try:
-            with self._connection.transaction() as cursor:
+            with self._connection(hand).transaction() as cursor:
                 known = accounts.get(cursor, sorted(wanted))
                 begun = begin(cursor, claimed[0].token, [message.id for message in claimed])
         except BaseException:
             self._leave(window, claimed)
             raise
         return begun, {account_id: known.get(account_id) or gone(account_id) for account_id in wanted}
+
+    def _connection(self, hand: Hand) -> EngineConnection:
+        return self._urgent if hand.lane is Lane.URGENT else self._others
 
     def _leave(self, window: Window, claimed: Sequence[Claimed]) -> None:
         self._pauses = None  # after an outage it may be another database

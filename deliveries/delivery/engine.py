@@ -132,7 +132,8 @@ class Engine:
             if self._claim_suspect(hand, window) or named or (taken.messages and not taken.all_of_it):
                 continue
             if not taken.all_of_it:
-                hand.wait_for_room(window, taken.full, min(left, LOOK_AGAIN_SECONDS))
+                if hand.wait_for_room(window, taken.full, min(left, LOOK_AGAIN_SECONDS)):
+                    self._claims.look_anew(hand)
             elif not hand.pause(left) and not hand.tally.in_flight:
                 return hand.tally
         hand.rung = True  # its time is up, and more may be due
@@ -186,7 +187,7 @@ class Engine:
         crash_point("after_claim")
         assert self._accounts is not None
         try:
-            begun, accounts = self._claims.begin(window, claimed, self._accounts)
+            begun, accounts = self._claims.begin(hand, window, claimed, self._accounts)
         except BaseException:
             # Their leases will end with no call begun, and the sweep makes them due again.
             for message in claimed:

@@ -65,12 +65,15 @@ class Hand:
             self.changed.wait_for(lambda: self.rung or not self.tally.in_flight, seconds)
             return self._hear()
 
-    def wait_for_room(self, window: Window, full: Iterable[int], seconds: float) -> None:
-        """Wait until one of the accounts ``full`` has room, or for a ring that wakes ``window``; at most ``seconds``."""
+    def wait_for_room(self, window: Window, full: Iterable[int], seconds: float) -> bool:
+        """Wait until one of the accounts ``full`` has room, or for a ring that wakes ``window``; at most ``seconds``.
+
+        True if there was a ring.
+        """
         # Other threads ask, too, what it waits for: the ring is used up here alone.
         window.wait_for_room(full, seconds, lambda: self.rung)
         with self.changed:
-            self._hear()
+            return self._hear()
 
     def _hear(self) -> bool:
         rung, self.rung = self.rung, False

@@ -96,6 +96,10 @@ class Turns:
         read_at, turns = self._known.get((channel, lane), (float("-inf"), []))
         return turns if time.monotonic() - read_at <= self._seconds else None
 
+    def forget(self, channel: str, lane: Lane) -> None:
+        """Read them anew for the next claim."""
+        self._known.pop((channel, lane), None)
+
     def read(self, cursor: Cursor, channel: str, lane: Lane) -> list[Turn]:
         """The same as they are now."""
         cursor.execute(TURNS, {"channel": channel, "lane": LANES.index(lane)})

@@ -22,7 +22,7 @@ class Window:
     """``size`` places for messages from their claim to their record, and each account's own window. Thread-safe.
 
     ``most`` bounds each account's, which follows the provider's answers if it ``follows``. Whatever an account may, it takes
-    at most half of what is free: the next one finds places, though several of the others hang.
+    at most a third of what is free: the next one finds places, though several of the others hang.
     """
 
     def __init__(self, size: int, most: int, *, follows: bool = True) -> None:
@@ -43,7 +43,7 @@ class Window:
     def take(self, wanted: int, lane: Lane = Lane.URGENT, *, patience: float = 0.0) -> int:
         """As many of ``wanted`` places as ``lane`` may have, perhaps none; waits up to ``patience`` seconds for a number
         that is worth a claim."""
-        kept = 0 if lane is Lane.URGENT else ceil(self.size * KEPT)
+        kept = self._kept(lane)
         enough = 1 if lane is Lane.URGENT else min(wanted, ceil(self.size * WORTHWHILE))
         with self._changed:
             if patience and self._free - kept < enough:
@@ -51,6 +51,9 @@ class Window:
             granted = max(0, min(wanted, self._free - kept))
             self._free -= granted
             return granted
+
+    def _kept(self, lane: Lane) -> int:
+        return 0 if lane is Lane.URGENT else ceil(self.size * KEPT)
 
     def give(self, places: int = 1) -> None:
         """Give places back."""
@@ -61,7 +64,7 @@ class Window:
     def room(self, granted: int, lane: Lane, resting: Iterable[int]) -> Room:
         """What each account may take of ``granted`` places; ``resting`` ones nothing."""
         with self._changed:
-            share = ceil((self._free + granted) / 2)
+            share = ceil((self._free + granted - self._kept(lane)) / 3)
             free = {known: min(share, _free(each, lane)) for known, each in self._accounts.items()}
         full = frozenset(known for known, calls in free.items() if not calls)
         some = {known: calls for known, calls in free.items() if calls}

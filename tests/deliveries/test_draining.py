@@ -60,7 +60,7 @@ def worker(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, rung:
     made._thread.join(5)
     over.set()
     made.recorder._thread.join(5)
-    made._claims._connection.close()
+    made._claims.close()
     made.recorder._connection.close()
     made.loop.close()
 

@@ -57,7 +57,7 @@ def test_a_worker_looks_by_itself_before_its_first_claim(shop: Caller, monkeypat
     try:
         assert worker.drain("sms", Lane.BULK, (), "task-of-a-test").claimed == 0
     finally:
-        worker._claims._connection.close()
+        worker._claims.close()
     assert Lineage.objects.get().held_at
 
 

@@ -160,13 +160,14 @@ def test_who_waits_for_room_hears_a_bell() -> None:
 def test_a_ring_is_for_the_hand_that_waits_though_others_look_first() -> None:
     window, hand = Window(100, 4), Hand("webhook", Lane.NORMAL, "a task")
     window.begin([1] * 4)
-    waiting = threading.Thread(target=lambda: hand.wait_for_room(window, [1], 60))
+    heard: list[bool] = []
+    waiting = threading.Thread(target=lambda: heard.append(hand.wait_for_room(window, [1], 60)))
     waiting.start()
     hand.ring()
     window.give(0)  # looks at what the waiting one waits for
     window.wake()
     waiting.join(5)
-    assert not waiting.is_alive()
+    assert heard == [True]
     assert not hand.rung
 
 
