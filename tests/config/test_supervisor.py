@@ -51,6 +51,7 @@ def application(environ, start_response): ...
 """
 OWNER = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts jobs in the background has it ignored
 from pathlib import Path
 from config import processes
 from config.supervisor import Supervisor
