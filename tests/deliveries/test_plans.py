@@ -16,6 +16,7 @@ from django.db import connection
 
 from deliveries import lifecycle, receipts, relay, restoring
 from deliveries.delivery import claim, heads, inquiries, locked, settle, sweep, turns
+from deliveries.delivery.database import SESSION
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
 
@@ -77,6 +78,17 @@ def test_what_expires_at_once_is_not_sorted_for_each_few_hundred_of_it() -> None
 
 
 @pytest.mark.usefixtures("_backlog")
+@pytest.mark.parametrize("name", ["claim by turn", "claim suspects"])
+def test_a_claim_takes_a_backlog_in_the_order_of_an_index_and_never_sorts_it(name: str) -> None:
+    """Of retries, say, that come due in another order than they lie on the disk: the planner would rather read all of them."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pending SET due_at = due_at - random() * interval '1 hour'")
+        cursor.execute("ANALYZE pending")
+    sorts = [node for node, _ in nodes(generic_plan(STATEMENTS[name])) if "Sort" in node["Node Type"]]
+    assert "pending" not in [below.get("Relation Name") for node in sorts for below, _ in nodes(node)]
+
+
+@pytest.mark.usefixtures("_backlog")
 def test_the_check_finds_a_statement_that_reads_through_a_table() -> None:
     plan = generic_plan("SELECT count(*) FROM pending WHERE lease_until < chaski_now()")
     assert any(_reads_through(node, parents) for node, parents in nodes(plan))
@@ -96,7 +108,7 @@ def generic_plan(sql: str) -> dict[str, Any]:
         return f"${names.index(match[1]) + 1}"
 
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(SESSION)
         cursor.execute("EXPLAIN (GENERIC_PLAN, FORMAT JSON) " + re.sub(r"%\((\w+)\)s", number, sql))
         found = cursor.fetchone()[0]
     plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
