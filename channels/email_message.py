@@ -8,13 +8,15 @@ own (a ``Bcc``, for one); so names and values are both checked here, and names a
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.headerregistry import Address
-from email.message import EmailMessage
 from email.policy import EmailPolicy
+from email.quoprimime import body_encode
 from email.utils import format_datetime, getaddresses
+from secrets import token_hex
 from typing import Any
 
 from email_validator import EmailNotValidError, validate_email
@@ -62,6 +64,12 @@ class _Policy(EmailPolicy):
 
 
 _POLICY = _Policy(linesep="\r\n", cte_type="7bit")
+_UTF8_POLICY = _POLICY.clone(utf8=True)
+#: Printable ASCII without a blank at either end: the same before and after parsing.
+_PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_BREAK, _MIME = b"\r\n", b"MIME-Version: 1.0\r\n"
+#: RFC 2045: lines of 76 characters, of which base64 makes 57 bytes.
+_WIDTH, _BASE64_BYTES = 78, 57
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +136,23 @@ def faults(outbound: Outbound) -> dict[str, str]:
 def compose(outbound: Outbound, to: Mailbox, head: Letterhead) -> bytes:
     """The whole mail, in lines that end in CRLF, of ASCII unless ``to`` needs SMTPUTF8.
 
-    Only for what ``faults`` passes. The text comes first and the HTML after it, as alternatives.
+    Only for what ``faults`` passes. The text comes first and the HTML after it, as alternatives. The same bytes as
+    ``email.message.EmailMessage`` makes of it, which parses each header that it is given: most of the time of a mail.
     """
-    message = EmailMessage(policy=_POLICY if to.ascii else _POLICY.clone(utf8=True))
-    for name, value in _headers(outbound, to, head):
-        message[name] = value
-    if outbound.text or not outbound.html:
-        message.set_content(_lines(outbound.text), subtype="plain", cte=_encoding(outbound.text))
-        if outbound.html:
-            message.add_alternative(_lines(outbound.html), subtype="html", cte=_encoding(outbound.html))
-    else:
-        message.set_content(_lines(outbound.html), subtype="html", cte=_encoding(outbound.html))
-    return message.as_bytes()
+    policy = _POLICY if to.ascii else _UTF8_POLICY
+    top = b"".join(_line(name, value, policy) for name, value in _headers(outbound, to, head))
+    if not (outbound.text and outbound.html):
+        subtype, body = ("html", outbound.html) if outbound.html else ("plain", outbound.text)
+        about, payload = _part(subtype, body)
+        return top + about + _MIME + _BREAK + payload
+    boundary = f"==============={token_hex(16)}=="
+    parts = [_part("plain", outbound.text), _part("html", outbound.html)]
+    marks = (b"", _MIME)  # as the standard library has it: the part that was added later says so again
+    bodies = [about + mark + _BREAK + payload for (about, payload), mark in zip(parts, marks, strict=True)]
+    line = b"--" + boundary.encode()
+    kind = f'Content-Type: multipart/alternative; boundary="{boundary}"'.encode() + _BREAK
+    between = _BREAK + line + _BREAK
+    return top + _MIME + kind + _BREAK + line + _BREAK + between.join(bodies) + _BREAK + line + b"--" + _BREAK
 
 
 def _headers(outbound: Outbound, to: Mailbox, head: Letterhead) -> Iterator[tuple[str, Any]]:
@@ -154,6 +167,30 @@ def _headers(outbound: Outbound, to: Mailbox, head: Letterhead) -> Iterator[tupl
     if reply_to:
         yield "Reply-To", reply_to.header()
     yield from (outbound.options.get("headers") or {}).items()
+
+
+def _line(name: str, value: str | Address, policy: EmailPolicy) -> bytes:
+    """One header. What is plain ASCII is its own form; the rest the standard library folds and encodes."""
+    text = str(value)
+    if _PLAIN.fullmatch(text) and len(name) + len(text) + 2 <= _LINE_LIMIT:
+        return f"{name}: {text}\r\n".encode()
+    return policy.fold_binary(name, policy.header_factory(name, value))
+
+
+def _part(subtype: str, text: str) -> tuple[bytes, bytes]:
+    """What is said about a body, and the body itself, encoded only as far as it must be."""
+    encoding, lines = _encoding(text), _lines(text).encode().split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    about = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n'.encode()
+    whole = _BREAK.join(lines) + _BREAK
+    if encoding == "base64":
+        pieces = (whole[start : start + _BASE64_BYTES] for start in range(0, len(whole), _BASE64_BYTES))
+        return about, b"".join(b2a_base64(piece, newline=False) + _BREAK for piece in pieces)
+    if encoding == "7bit":
+        return about, whole
+    readable = (b"\n".join(lines) + b"\n").decode("latin-1")
+    return about, body_encode(readable, _WIDTH).replace("\n", "\r\n").encode("ascii")
 
 
 def _lines(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from email import message_from_bytes, policy
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from channels import email_message
 from channels.base import Outbound
-from channels.email_message import Letterhead, compose, faults, mailbox
+from channels.email_message import Letterhead, Mailbox, compose, faults, mailbox
 
 MESSAGE_ID = "0190a5b4-7c00-7000-8000-0123456789ab"
 HEAD = Letterhead(mailbox("The shop <hello@shop.example>"), "shop.example")
@@ -63,6 +64,37 @@ def test_any_text_arrives_and_adds_no_header(subject: str, text: str, html: str)
         assert lines(found.get_body(("plain",)).get_content()) == lines(text)
     if html:
         assert lines(found.get_body(("html",)).get_content()) == lines(html)
+
+
+def by_the_standard_library(asked: Outbound, to: Mailbox) -> bytes:
+    """The same mail, put together by ``EmailMessage``."""
+    rules = email_message._POLICY if to.ascii else email_message._UTF8_POLICY
+    message = EmailMessage(policy=rules)
+    for name, value in email_message._headers(asked, to, HEAD):
+        message[name] = value
+    first, *more = [(part, text) for part, text in (("plain", asked.text), ("html", asked.html)) if text] or [
+        ("plain", "")
+    ]
+    for add, (subtype, text) in ((message.set_content, first), *((message.add_alternative, each) for each in more)):
+        encoding = email_message._encoding(text)
+        add(email_message._lines(text), subtype=subtype, cte=encoding)  # type: ignore[operator]
+    return message.as_bytes()
+
+
+def comparable(content: bytes) -> bytes:
+    """Without what differs each time."""
+    content = re.sub(rb"Date: [^\r]*", b"Date:", content)
+    found = re.search(rb'boundary="([^"]*)"', content)
+    return content.replace(found[1], b"boundary") if found else content
+
+
+@given(subject=LINE, text=BODY, html=BODY, to=st.sampled_from(["a@b.example", "Ana <a@b.example>", "ñandú@b.example"]))
+@settings(max_examples=300, deadline=None)
+def test_it_is_what_the_standard_library_makes_of_it(subject: str, text: str, html: str, to: str) -> None:
+    asked = outbound(subject=subject, text=text, html=html, options={"headers": {"X-Shop": subject[:50] or "x"}})
+    if faults(asked):
+        return
+    assert comparable(compose(asked, mailbox(to), HEAD)) == comparable(by_the_standard_library(asked, mailbox(to)))
 
 
 def lines(text: str) -> list[str]:
