@@ -12,9 +12,8 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
-from aiosmtplib import SMTP, SMTPConnectError, SMTPDataError, SMTPException, SMTPNotSupported, SMTPResponseException
+from aiosmtplib import SMTPConnectError, SMTPException, SMTPNotSupported, SMTPResponseException
 
 from channels import email_message
 from channels.base import (
@@ -32,16 +31,16 @@ from channels.base import (
 )
 from channels.email_message import Letterhead, Mailbox, mailbox
 from channels.http import HttpClient
-from channels.smtp_connections import Connections, Envelope, Server
+from channels.smtp_connections import Connections, Server
+from channels.smtp_dialogue import Envelope
 from channels.smtp_replies import Refusal, classed
 from channels.written import tell_written
 
 _PORTS = {"none": "25", "starttls": "587", "tls": "465"}
 _CONNECTIONS_LIMIT = 50
-_GO_AHEAD = 354
 _HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
+_MESSAGE_ID, _NO_ID = "{message_id}", "0" * 36
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_DOT_AT_LINE_START = re.compile(rb"(?m)^\.")
 
 
 @dataclass(slots=True)
@@ -58,7 +57,7 @@ class Smtp(Provider):
     deadline_seconds = 120.0
     lease_seconds = 180.0
     call_seconds = 105.0
-    window = 50
+    window = 100
     options = (
         Option("host", "the mail server's name or address", required=True),
         Option("port", "its port; 587, 465 or 25 by the kind of security if not given"),
@@ -81,7 +80,7 @@ class Smtp(Provider):
         own = settings.get("message_id_domain")
         domain = mailbox(f"postmaster@{own}").domain if own else sender.domain
         self._head = Letterhead(sender, domain, mailbox(reply_to) if reply_to else None)
-        self._envelope_from = settings.get("envelope_from") or sender.address
+        self._envelope_from = _bare(settings.get("envelope_from") or sender.address)
         security = settings.get("security") or "starttls"
         server = Server(
             host=settings["host"],
@@ -145,12 +144,16 @@ class Smtp(Provider):
         return to, email_message.compose(outbound, to, self._head)
 
     async def _transaction(self, outbound: Outbound, to: Mailbox, content: bytes, progress: _Progress) -> str:
-        sender = self._envelope_from.replace("{message_id}", outbound.message_id)
-        envelope = Envelope(sender, len(content), utf8=not to.ascii)
+        sender = self._envelope_from.replace(_MESSAGE_ID, outbound.message_id)
+        envelope = Envelope(sender, to.address, len(content), utf8=not to.ascii)
         # A mail that gets its session late would be cut off after its final dot, which is worse than to come again.
-        async with self._connections.mail_from(envelope, patience=self.call_seconds / 2) as client:
-            await client.rcpt(to.address, encoding="ascii" if to.ascii else "utf-8")
-            return await _data(client, content, progress)
+        async with self._connections.begun(envelope, patience=self.call_seconds / 2) as dialogue:
+            # A connection that breaks in the middle of a long mail can then be told from one that breaks after the dot.
+            await dialogue.hand_over(content)
+            dialogue.finish()
+            progress.dot_sent = True
+            tell_written()
+            return (await dialogue.verdict()).text
 
     def _refusal(self, error: SMTPResponseException, outbound: Outbound, progress: _Progress) -> SendError:
         shown = self._shown(str(error.message), outbound)
@@ -165,28 +168,9 @@ class Smtp(Provider):
         return self.redact(line).replace(outbound.to, "[recipient]")
 
 
-async def _data(client: SMTP, content: bytes, progress: _Progress) -> str:
-    """DATA, the mail, the final dot; gives the server's words.
-
-    aiosmtplib would write mail and dot in one go, and a connection that breaks in the middle of a long mail could not
-    be told from one that breaks after the dot. So the dot is held back until the kernel has taken all before it.
-    """
-    start = await client.execute_command(b"DATA")
-    if start.code != _GO_AHEAD:
-        raise SMTPDataError(start.code, start.message)
-    protocol = client.protocol
-    if protocol is None or client.transport is None:
-        raise ConnectionResetError("closed after DATA")
-    cast(asyncio.WriteTransport, client.transport).set_write_buffer_limits(high=0)
-    protocol.write(_DOT_AT_LINE_START.sub(b"..", content))
-    await protocol._drain_helper()  # what StreamWriter.drain awaits; it has no public name
-    protocol.write(b".\r\n")
-    progress.dot_sent = True
-    tell_written()
-    answer = await protocol.read_response()
-    if not 200 <= answer.code < 300:
-        raise SMTPDataError(answer.code, answer.message)
-    return answer.message
+def _bare(text: str) -> str:
+    """The address as the envelope has it: no name, the domain in ASCII; ``{message_id}`` stays where it is."""
+    return mailbox(text.replace(_MESSAGE_ID, _NO_ID)).address.replace(_NO_ID, _MESSAGE_ID)
 
 
 def _failure(error: Exception, progress: _Progress) -> SendError:
@@ -219,7 +203,7 @@ def _check_number(checked: Mapping[str, str], name: str, limit: int) -> None:
 
 
 def _check_addresses(checked: Mapping[str, str]) -> None:
-    filled = checked["envelope_from"].replace("{message_id}", "0" * 36)
+    filled = checked["envelope_from"].replace(_MESSAGE_ID, _NO_ID)
     domain = checked["message_id_domain"]
     for name, text in (
         ("from", checked["from"]),

@@ -1,7 +1,7 @@
 """Kept-open sessions with one mail server: bounded in number, in mails and in idle time.
 
-Called by the SMTP provider, on the asyncio loop. A session is taken together with its first command, MAIL FROM, so a
-kept one that the server has dropped is found out before anything of a mail has left, and a new one takes its place.
+Called by the SMTP provider, on the asyncio loop. A session is taken together with its envelope, so a kept one that the
+server has dropped is found out before anything of a mail has left, and a new one takes its place.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import cast
 
 from aiohttp.abc import ResolveResult
-from aiosmtplib import SMTP, SMTPNotSupported, SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
+from aiosmtplib import SMTP, SMTPDataError, SMTPRecipientRefused, SMTPResponseException, SMTPServerDisconnected
 
 from channels.dns import Resolver
+from channels.smtp_dialogue import REPLY_SECONDS, Dialogue, Envelope
 
 DNS_SECONDS = 10.0
 #: For each of the host's addresses.
 CONNECT_SECONDS = 5.0
-#: For one reply before the final dot. Long for a command, short beside the attempt's whole time.
-REPLY_SECONDS = 30.0
 IDLE_SECONDS = 10.0
 MAILS_PER_SESSION = 100
 
@@ -44,20 +43,10 @@ class Server:
     ca_file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """What MAIL FROM says: the sender's address, the mail's size in bytes, whether an address needs SMTPUTF8."""
-
-    sender: str
-    size: int
-    utf8: bool
-
-
 @dataclass(slots=True)
 class _Session:
-    client: SMTP
+    dialogue: Dialogue
     mails: int = 0
-    needs_reset: bool = False
     expiry: asyncio.TimerHandle | None = None
 
 
@@ -73,27 +62,25 @@ class Connections:
         self._closed = False
 
     @asynccontextmanager
-    async def mail_from(self, envelope: Envelope, patience: float) -> AsyncIterator[SMTP]:
-        """A session in which MAIL FROM was accepted; waits up to ``patience`` seconds while ``limit`` are in use.
+    async def begun(self, envelope: Envelope, patience: float) -> AsyncIterator[Dialogue]:
+        """A session that waits for the mail to ``envelope``; waits up to ``patience`` seconds while ``limit`` are in use.
 
         Afterwards the session is kept, unless the block failed in a way that leaves the dialogue unclear. Raises what
-        aiosmtplib raises (``SMTPNotSupported`` where the server does not know SMTPUTF8), and ``OSError`` for names,
-        connections and TLS.
+        ``Dialogue.begin`` and aiosmtplib raise, and ``OSError`` for names, connections and TLS.
         """
-        async with asyncio.timeout(patience):
+        if self._gate.locked():
+            async with asyncio.timeout(patience):
+                await self._gate.acquire()
+        else:
             await self._gate.acquire()
         try:
             session = await self._begin(envelope)
             try:
-                yield session.client
-            except SMTPResponseException as error:
-                session.needs_reset = True
-                self._give_back(session, clear=error.code > 0)
+                yield session.dialogue
+            except BaseException as error:
+                self._refused(session, error)
                 raise
-            except BaseException:
-                _abort(session.client)
-                raise
-            self._give_back(session, clear=True)
+            self._give_back(session)
         finally:
             self._gate.release()
 
@@ -102,7 +89,7 @@ class Connections:
         self._closed = True
         idle, self._idle = self._idle, []
         for session in idle:
-            _quit(session)
+            session.dialogue.leave()
         await self._resolver.close()
 
     async def _begin(self, envelope: Envelope) -> _Session:
@@ -110,31 +97,51 @@ class Connections:
             session = self._idle.pop()
             if session.expiry is not None:
                 session.expiry.cancel()
-            if await _takes(session, envelope):
+            if await self._takes(session, envelope):
                 return session
         session = _Session(await self._open())
         try:
-            await _mail(session.client, envelope)
-        except BaseException:
-            _abort(session.client)
+            await session.dialogue.begin(envelope)
+        except BaseException as error:
+            self._refused(session, error)
             raise
         return session
 
-    def _give_back(self, session: _Session, *, clear: bool) -> None:
+    async def _takes(self, session: _Session, envelope: Envelope) -> bool:
+        """The envelope in a kept session. Unless it says yes to our sender, a new one has the last word: servers limit
+        what one session may send in many ways."""
+        try:
+            await session.dialogue.begin(envelope)
+        except BaseException as error:
+            if _is_over(error):
+                session.dialogue.drop()
+                return False
+            self._refused(session, error)
+            raise
+        return True
+
+    def _refused(self, session: _Session, error: BaseException) -> None:
+        """Only an answer, whatever it says, leaves a dialogue clear."""
+        if isinstance(error, SMTPResponseException):
+            self._give_back(session)
+        else:
+            session.dialogue.drop()
+
+    def _give_back(self, session: _Session) -> None:
         session.mails += 1
-        if not (clear and session.client.is_connected):
-            _abort(session.client)
+        if not session.dialogue.usable:
+            session.dialogue.drop()
         elif self._closed or session.mails >= MAILS_PER_SESSION:
-            _quit(session)
+            session.dialogue.leave()
         else:
             session.expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, session)
             self._idle.append(session)
 
     def _expire(self, session: _Session) -> None:
         self._idle.remove(session)
-        _quit(session)
+        session.dialogue.leave()
 
-    async def _open(self) -> SMTP:
+    async def _open(self) -> Dialogue:
         server = self._server
         if self._tls is None and server.tls != "none":
             self._tls = await asyncio.to_thread(ssl.create_default_context, cafile=server.ca_file or None)
@@ -156,7 +163,7 @@ class Connections:
         except BaseException:
             _abort(client)
             raise
-        return client
+        return Dialogue(cast(asyncio.Transport, client.transport), frozenset(client.esmtp_extensions))
 
     async def _connect(self) -> socket.socket:
         """A connection to the first of the host's addresses that answers."""
@@ -184,42 +191,14 @@ async def _linked(address: ResolveResult) -> socket.socket:
     return link
 
 
-async def _mail(client: SMTP, envelope: Envelope) -> None:
-    options = [f"SIZE={envelope.size}"] if client.supports_extension("size") else []
-    if envelope.utf8:
-        if not client.supports_extension("smtputf8"):
-            raise SMTPNotSupported("the server does not know SMTPUTF8")
-        options.append("SMTPUTF8")
-    await client.mail(envelope.sender, options=options, encoding="utf-8" if envelope.utf8 else "ascii")
-
-
-async def _takes(session: _Session, envelope: Envelope) -> bool:
-    """MAIL FROM in a kept session. Unless it says yes, a new one has the last word: servers limit what one session may
-    send in many ways."""
-    try:
-        if session.needs_reset:
-            await session.client.rset()
-            session.needs_reset = False
-        await _mail(session.client, envelope)
-    except (SMTPServerDisconnected, SMTPTimeoutError, SMTPResponseException):
-        _abort(session.client)
-        return False
-    except BaseException:
-        _abort(session.client)
-        raise
-    return True
+def _is_over(error: BaseException) -> bool:
+    """A kept session does not want another mail, whosever it is."""
+    about_this_mail = isinstance(error, SMTPRecipientRefused | SMTPDataError)
+    return isinstance(error, SMTPServerDisconnected | SMTPResponseException | TimeoutError) and not about_this_mail
 
 
 def _abort(client: SMTP) -> None:
     """Drop the connection with whatever is still to be written."""
     if client.transport is not None:
         cast(asyncio.WriteTransport, client.transport).abort()  # a cast, for uvloop's transports derive from nothing
-    client.close()
-
-
-def _quit(session: _Session) -> None:
-    """Say goodbye without waiting for the answer."""
-    client = session.client
-    if client.protocol is not None and client.is_connected:
-        client.protocol.write(b"QUIT\r\n")
     client.close()

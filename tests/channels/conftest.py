@@ -18,6 +18,7 @@ import pytest
 from channels import urls
 from channels.http import HttpClient
 from channels.simulator.server import Running, running
+from tests.channels import smtp_wire
 from tests.channels.certificates import Authority
 from tests.channels.wire import Server
 
@@ -112,3 +113,11 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages may go to this machine, as in development, and nowhere else in private."""
     monkeypatch.setattr(urls, "_allowed", ())
     urls.allow_private_networks(["127.0.0.0/8"])
+
+
+@pytest.fixture(params=smtp_wire.MANNERS)
+def manner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Mail servers take an envelope's commands one by one, or at once."""
+    monkeypatch.setitem(smtp_wire.FRIENDLY, "EHLO", smtp_wire.MANNERS[request.param])
+    chosen: str = request.param
+    return chosen

@@ -19,6 +19,10 @@ FRIENDLY = {
     "QUIT": "221 2.0.0 Bye",
 }
 
+#: What EHLO is answered by a server that takes several commands at once (RFC 2920), and by one that does not.
+PIPELINING = FRIENDLY["EHLO"].replace("250-SIZE", "250-PIPELINING\r\n250-SIZE")
+MANNERS = {"one by one": FRIENDLY["EHLO"], "at once": PIPELINING}
+
 
 class Act(StrEnum):
     """What a server does instead of answering."""
@@ -32,13 +36,16 @@ class Act(StrEnum):
 class Mailserver:
     """A script of `wire.Server`. ``verbs`` is all that was asked, ``mails`` what came before each final dot.
 
-    ``replies`` is by verb; a list is used up from its front and its last one stays.
+    ``replies`` is by verb; a list is used up from its front and its last one stays. Once a command of an envelope was
+    refused those after it are out of place (RFC 5321, 4.1.4), unless the server is ``gullible``.
     """
 
     replies: Mapping[str, str | Act | list[str | Act]] = field(default_factory=dict)
     verbs: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     mails: list[bytes] = field(default_factory=list)
+    gullible: bool = False
+    _refused: bool = False
 
     async def __call__(self, line: Line) -> None:
         """One session."""
@@ -61,9 +68,17 @@ class Mailserver:
             return reply
         return reply.pop(0) if len(reply) > 1 else reply[0]
 
+    def _in_order(self, verb: str) -> str | Act:
+        if self._refused and verb in ("RCPT", "DATA") and not self.gullible:
+            return "503 5.5.1 Out of order"
+        reply = self._next(verb)
+        if verb in ("MAIL", "RCPT"):
+            self._refused = isinstance(reply, str) and not reply.startswith("2")
+        return reply
+
     async def _answers(self, line: Line, verb: str) -> str:
         """What was said, empty where that was the end."""
-        reply = self._next(verb)
+        reply = self._in_order(verb)
         if reply is Act.RESET:
             line.reset()
         if reply is Act.HANG:

@@ -24,6 +24,8 @@ from tests.channels.postbox import SETTINGS, account, failed, mail
 from tests.channels.smtp_wire import Act, Mailserver
 from tests.channels.wire import Line, Server
 
+pytestmark = pytest.mark.usefixtures("manner")
+
 
 class TestSmtp(ProviderContract):
     provider = Smtp

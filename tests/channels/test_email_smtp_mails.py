@@ -90,3 +90,7 @@ class TestOnTheWire:
         with pytest.raises(RecipientRefused):
             await account(server).send(mail(to="a@b.example>\r\nRCPT TO:<c@d.example"))
         assert server.connections == 0
+
+    async def test_a_name_on_the_bounce_address_stays_out_of_the_envelope(self) -> None:
+        envelope, _ = await self.received(mail(), envelope_from="Bounces <bounce+{message_id}@bücher.example>")
+        assert envelope.mail_from == f"bounce+{MESSAGE_ID}@xn--bcher-kva.example"
