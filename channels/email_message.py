@@ -67,6 +67,13 @@ _POLICY = _Policy(linesep="\r\n", cte_type="7bit")
 _UTF8_POLICY = _POLICY.clone(utf8=True)
 #: Printable ASCII without a blank at either end: the same before and after parsing.
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+#: An address that leaves nothing to decide: the slow way takes it as it is, but for a domain in lower case. That looks at
+#: each character several times: an eighth of the time of a mail.
+_PLAIN_ADDRESS = re.compile(
+    r"[a-z0-9]+(?:[._+-][a-z0-9]+)*@(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+(?:com|net|org|info|eu|[a-z]{2}|example)",
+    re.IGNORECASE | re.ASCII,
+)
+_PLAIN_LIMIT = 64
 _BREAK, _MIME = b"\r\n", b"MIME-Version: 1.0\r\n"
 #: RFC 2045: lines of 76 characters, of which base64 makes 57 bytes.
 _WIDTH, _BASE64_BYTES = 78, 57
@@ -96,6 +103,13 @@ class Mailbox:
 
 def mailbox(text: str) -> Mailbox:
     """``Name <address>`` or an address, its domain in the ASCII form where there is one. Raises ``ValueError``."""
+    if len(text) <= _PLAIN_LIMIT and _PLAIN_ADDRESS.fullmatch(text):
+        local, _, domain = text.partition("@")
+        return Mailbox("", f"{local}@{domain.lower()}")
+    return _read(text)
+
+
+def _read(text: str) -> Mailbox:
     fault = _text_fault(text)
     if fault:
         raise ValueError(fault)

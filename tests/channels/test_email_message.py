@@ -270,3 +270,13 @@ def test_what_is_not_one_address_is_refused(text: str) -> None:
 def test_every_message_option_is_checked() -> None:
     for name in email_message.MESSAGE_OPTIONS:
         assert f"options.{name}" in faults(outbound(options={name: 5}))
+
+
+@given(
+    st.from_regex(email_message._PLAIN_ADDRESS, fullmatch=True).filter(
+        lambda text: len(text) <= email_message._PLAIN_LIMIT
+    )
+)
+@settings(deadline=None)
+def test_the_short_way_reads_an_ordinary_address_as_the_long_one_does(text: str) -> None:
+    assert mailbox(text) == email_message._read(text)
