@@ -63,7 +63,7 @@ def measure(run: Run) -> list[Finding]:
             share.append((cpu_seconds([sink.pid]) - before) / (count / ours[-1]))
             theirs.append(_post_office(on, sink, count))
             say(f"mail {turn}/{run.turns()}: Chaski {ours[-1]:,.0f}/s, post_office {theirs[-1]:,.0f}/s")
-    note = f"the mail server, aiosmtpd, used up to {max(share):.0%} of one core while Chaski sent"
+    note = f"the mail server used up to {max(share):.0%} of one core while Chaski sent"
     measures = Measure("Chaski", "mails/s", tuple(ours)), Measure("django-post_office", "mails/s", tuple(theirs))
     return [compared("S10", *measures, notes=[note])]
 
