@@ -15,7 +15,6 @@ from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand
 from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.window import Window
-from deliveries.sql import Cursor
 
 
 class Claims:
@@ -48,14 +47,15 @@ class Claims:
 
     def claim(self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False) -> Taken:
         """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
-        taken = Taken([])
+        connection = self._connection(hand)
         try:
-            with self._connection(hand).transaction() as cursor:
-                taken = self._claimer.claim(cursor, self._request(cursor, hand, window, n, ids, solitary=solitary))
-                window.begin(message.account_id for message in taken.messages)
+            request = self._request(self._paused(connection), hand, window, n, ids, solitary=solitary)
+            with connection.statements() as cursor:
+                taken = self._claimer.claim(cursor, request)
         except BaseException:
-            self._leave(window, taken.messages)
+            self._pauses = None  # after an outage it may be another database
             raise
+        window.begin(message.account_id for message in taken.messages)
         return taken
 
     def begin(
@@ -64,24 +64,21 @@ class Claims:
         """Commit that the calls of ``claimed`` (one claim) begin, and the accounts to make them with."""
         wanted = {message.account_id for message in claimed}
         try:
-            with self._connection(hand).transaction() as cursor:
+            with self._connection(hand).statements() as cursor:
                 known = accounts.get(cursor, sorted(wanted))
                 begun = begin(cursor, claimed[0].token, [message.id for message in claimed])
         except BaseException:
-            self._leave(window, claimed)
+            self._pauses = None  # as above
+            for message in claimed:
+                window.leave(message.account_id)
             raise
         return begun, {account_id: known.get(account_id) or gone(account_id) for account_id in wanted}
 
     def _connection(self, hand: Hand) -> EngineConnection:
         return self._urgent if hand.lane is Lane.URGENT else self._others
 
-    def _leave(self, window: Window, claimed: Sequence[Claimed]) -> None:
-        self._pauses = None  # after an outage it may be another database
-        for message in claimed:
-            window.leave(message.account_id)
-
     def _request(
-        self, cursor: Cursor, hand: Hand, window: Window, n: int, ids: tuple[str, ...], *, solitary: bool
+        self, pauses: pausing.Pauses, hand: Hand, window: Window, n: int, ids: tuple[str, ...], *, solitary: bool
     ) -> Request:
         room = window.room(n, hand.lane, self._at_rest())
         return Request(
@@ -91,7 +88,7 @@ class Claims:
             lease_seconds=lease_seconds(hand.channel),
             worker=self._worker,
             task_id=hand.task_id,
-            pauses=self._paused(cursor),
+            pauses=pauses,
             room=room,
             # More than an account may take go by turn.
             ids=ids if len(ids) <= room.least else (),
@@ -104,9 +101,10 @@ class Claims:
             self._resting = {account: until for account, until in self._resting.items() if until > now}
             return list(self._resting)
 
-    def _paused(self, cursor: Cursor) -> pausing.Pauses:
+    def _paused(self, connection: EngineConnection) -> pausing.Pauses:
         now = time.monotonic()
         pauses = self._pauses  # another thread may forget them
         if pauses is None or now - pauses[0] > timings().pause_cache_seconds:
-            pauses = self._pauses = (now, lineage.pauses(cursor))
+            with connection.transaction() as cursor:
+                pauses = self._pauses = (now, lineage.pauses(cursor))
         return pauses[1]

@@ -37,15 +37,17 @@ class EngineConnection:
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
         """A cursor inside one transaction, committed at the end. Raises ``psycopg.Error``."""
-        with self._lock:
-            try:
-                connection = self._open()
-                with connection.transaction(), connection.cursor() as cursor:
-                    yield cursor
-            except psycopg.Error as error:
-                if is_not_now(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
-                    self.close()  # a server that became read-only, say, may have a successor, a new session another schema
-                raise
+        with self._guarded() as connection, connection.transaction(), connection.cursor() as cursor:
+            yield cursor
+
+    @contextmanager
+    def statements(self) -> Iterator[Cursor]:
+        """A cursor whose every statement is a transaction of its own: one journey to the server instead of three.
+
+        Raises ``psycopg.Error``; what was executed before stays.
+        """
+        with self._guarded() as connection, connection.cursor() as cursor:
+            yield cursor
 
     def close(self) -> None:
         """Close; the next transaction opens another."""
@@ -53,6 +55,16 @@ class EngineConnection:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[BoundedConnection]:
+        with self._lock:
+            try:
+                yield self._open()
+            except psycopg.Error as error:
+                if is_not_now(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
+                    self.close()  # a server that became read-only, say, may have a successor, a new session another schema
+                raise
 
     def _open(self) -> BoundedConnection:
         if self._connection is None or self._connection.closed:
