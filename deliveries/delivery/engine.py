@@ -39,6 +39,8 @@ _SUPPRESSED = Outcome(ErrorClass.RECIPIENT_REFUSED, "suppressed", "the recipient
 OVERLOADED = frozenset({ErrorClass.NOT_SENT, ErrorClass.TRANSIENT, ErrorClass.IN_DOUBT})
 #: Between two claims while an account is full and nothing else is due.
 LOOK_AGAIN_SECONDS = 0.25
+#: Calls of one claim that begin in one turn of the loop.
+BESIDE = 10
 #: For good-byes (SMTP's QUIT above all) at the end of the process.
 CLOSE_SECONDS = 5.0
 
@@ -216,7 +218,12 @@ class Engine:
         accounts: Mapping[int, LiveAccount],
         started: float,
     ) -> None:
-        calls = [self._one(hand, window, message, accounts[message.account_id], started) for message in going]
+        calls = []
+        for message in going:
+            call = self._one(hand, window, message, accounts[message.account_id], started)
+            calls.append(self.loop.create_task(call))
+            if len(calls) % BESIDE == 0:
+                await asyncio.sleep(0)  # an urgent message may have come, and would stand behind hundreds
         for message, failure in zip(going, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if failure is not None:
                 # A mistake of ours. The lease will end and the sweep will decide; the place must not be lost.

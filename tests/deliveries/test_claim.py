@@ -70,6 +70,17 @@ def test_the_urgent_go_first_and_a_lane_never_takes_a_lazier_one(shop: Caller) -
     assert [claimed.id for claimed in steps.claim(lane=Lane.BULK)] == [bulk]
 
 
+def test_the_urgent_do_not_stand_in_a_claim_of_hundreds(shop: Caller) -> None:
+    fill(shop.service.pk, 20_000)
+    urgent = set(steps.accept(shop.service, 3, priority="urgent"))
+    claimer = Claimer()
+    with transaction.atomic(), connection.cursor() as cursor:
+        first = claimer.claim(cursor, steps.request(cursor))
+        second = claimer.claim(cursor, steps.request(cursor))
+    assert ({message.id for message in first.messages}, first.all_of_it) == (urgent, False)
+    assert len(second.messages) == 250
+
+
 def test_a_small_service_gets_its_turn_beside_a_large_one(shop: Caller) -> None:
     fill(shop.service.pk, 20_000)
     small = make_caller("small").service
