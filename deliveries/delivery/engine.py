@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 import structlog
 import uvloop
@@ -268,7 +269,8 @@ class Engine:
             decision=decision,
             at=at,
         )
-        self.recorder.put(Result(settlement, lambda: self._done(hand, window, message, decision.path[-1])))
+        done = partial(self._done, hand, window, message, decision.path[-1])
+        self.recorder.put(Result(settlement, done, urgent=hand.lane is Lane.URGENT))
 
     def _done(self, hand: Hand, window: Window, message: Claimed, status: Status) -> None:
         window.give(1)

@@ -1,4 +1,5 @@
-"""Recording results in batches: of 250 rows, of half of what is under way, or of what came in fifty milliseconds.
+"""Recording results in batches: of 250 rows, of half of what is under way, or of what came in fifty milliseconds; urgent
+ones at once.
 
 One thread per worker process. What the database cannot take now is kept on the disk and in memory and tried again; a row
 that it will never take is bisected out and set aside, and one that somebody holds is passed over until it is free, so that
@@ -30,6 +31,8 @@ from deliveries.delivery.spill import Spill
 from deliveries.sql import Cursor, is_away, is_lock_wait, is_not_now, is_unlike
 
 log = structlog.get_logger(__name__)
+#: Beside so many others a result is not waited for: statements for one message each are no load yet.
+FEW = 4
 #: Ids in one line of the log; the attempts of all of them keep the fact.
 SHOWN = 20
 
@@ -44,6 +47,8 @@ class Result:
 
     settlement: Settlement
     done: Callable[[], None]
+    #: Written without waiting for others.
+    urgent: bool = False
 
 
 class Recorder:
@@ -127,8 +132,8 @@ class Recorder:
         until = time.monotonic() + timings().record_seconds
         while len(batch) < limits().record_rows:
             left = until - time.monotonic()
-            # The fewer are under way, the less there is to wait for: alone, not at all.
-            enough = len(batch) * 2 >= self._in_flight()
+            # The fewer are under way, the less there is to wait for.
+            enough = batch[-1].urgent or len(batch) * 2 >= self._in_flight() - FEW
             try:
                 batch.append(self._queue.get_nowait() if enough or left <= 0 else self._queue.get(timeout=left))
             except queue.Empty:

@@ -690,3 +690,15 @@ def left_behind(folder: Path, rows: list[Settlement]) -> None:
     spill = Spill(folder)
     spill.keep(rows)
     os.close(spill._descriptor)
+
+
+def test_an_urgent_result_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = replace(timings(), record_seconds=30.0)
+    monkeypatch.setattr(recorder, "timings", lambda: patient)
+    busy = Recorder(lambda: 1_000)
+    row = Settlement(uuid4(), 1, uuid4(), 1, steps.now(), ACCEPTED, SENT)
+    for urgent in (False, True):
+        busy.put(Result(row, lambda: None, urgent=urgent))
+    begun = time.monotonic()
+    assert len(busy._arrived(1.0)) == 2
+    assert time.monotonic() - begun < 5.0
