@@ -25,7 +25,7 @@ from benchmarks.yardsticks import need
 from config import local
 from config.embedded.process import spawn
 
-MAILS = 5_000
+MAILS = 20_000
 DATABASE = "post_office"
 PACKAGE = "benchmarks.peers.post_office_project"
 NOT_SENT = "SELECT count(*) FROM post_office_email WHERE status IS DISTINCT FROM 0"
