@@ -18,9 +18,9 @@ from deliveries.delivery.window import Window
 
 
 class Claims:
-    """Claims and beginnings, one after the other. Thread-safe.
+    """Claims and beginnings, one after the other on each of two connections. Thread-safe.
 
-    The urgent lane has a connection of its own: a claim of hundreds takes longer than an urgent message may wait.
+    The urgent lane has one of its own: a claim of hundreds takes longer than an urgent message may wait.
     """
 
     def __init__(self, worker: str) -> None:
@@ -49,13 +49,14 @@ class Claims:
         """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
         connection = self._connection(hand)
         try:
-            request = self._request(self._paused(connection), hand, window, n, ids, solitary=solitary)
+            # Room is looked at and taken under the connection's lock: two lanes would both see the same.
             with connection.statements() as cursor:
+                request = self._request(self._paused(connection), hand, window, n, ids, solitary=solitary)
                 taken = self._claimer.claim(cursor, request)
+                window.begin(message.account_id for message in taken.messages)
         except BaseException:
             self._pauses = None  # after an outage it may be another database
             raise
-        window.begin(message.account_id for message in taken.messages)
         return taken
 
     def begin(

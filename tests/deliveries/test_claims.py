@@ -1,0 +1,52 @@
+"""The claims of one process: two lanes of a channel share their accounts' room."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
+from typing import Any
+
+import pytest
+
+from chaski.vocabulary import Lane
+from deliveries.delivery.claim import Claimer, Request, Taken
+from deliveries.delivery.claims import Claims
+from deliveries.delivery.hands import Hand
+from deliveries.delivery.window import Window
+from deliveries.models import Account
+from deliveries.sql import Cursor
+from tests.deliveries import steps
+from tests.factories import Caller, make_account
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def claims(shop: Caller) -> Any:
+    """With an account that has messages for more than one claim."""
+    make_account("sms")
+    for lane in ("normal", "bulk"):
+        steps.accept(shop.service, 20, priority=lane)
+    made = Claims("worker-of-a-test")
+    yield made
+    made.close()
+
+
+def test_two_lanes_do_not_both_take_the_same_room(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(1_000, 10, follows=False)
+    window.begin([Account.objects.get().pk])
+    real, together = Claimer.claim, Barrier(2)
+
+    def slow(claimer: Claimer, cursor: Cursor, request: Request) -> Taken:
+        with suppress(BrokenBarrierError):
+            together.wait(0.3)  # the other lane has time to get as far as it can
+        return real(claimer, cursor, request)
+
+    monkeypatch.setattr(Claimer, "claim", slow)
+    claims._paused(claims._others)  # so that neither waits for that
+    with ThreadPoolExecutor(2) as lanes:
+        taken = list(
+            lanes.map(lambda lane: claims.claim(Hand("sms", lane, "task"), window, 20), (Lane.NORMAL, Lane.BULK))
+        )
+    assert sum(len(each.messages) for each in taken) == 9
