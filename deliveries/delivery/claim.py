@@ -165,6 +165,8 @@ class Claimer:
     """Claims for one worker process."""
 
     turns: Turns = field(default_factory=lambda: Turns(0.5))
+    #: Where the urgent went before the others in the last claim.
+    _gave_way: set[tuple[str, Lane]] = field(default_factory=set)
 
     def claim(self, cursor: Cursor, request: Request) -> Taken:
         """Lease what may be had; its attempts are open when the caller's transaction commits."""
@@ -191,15 +193,23 @@ class Claimer:
     def _by_lane(
         self, cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, turns: Sequence[Turn]
     ) -> Taken:
-        """The urgent by themselves: in a claim of hundreds they would wait for what all the others take."""
-        first = LANES.index(Lane.URGENT)
+        """The urgent by themselves: in a claim of hundreds they would wait for what all the others take.
+
+        After such a claim the others come first, so that many urgent ones take no more than every other claim.
+        """
+        first, place = LANES.index(Lane.URGENT), (request.channel, request.lane)
         urgent = [turn for turn in turns if turn.lane == first]
         others = [turn for turn in turns if turn.lane != first]
-        if urgent and others:
-            taken = self._by_turn(cursor, request, parameters, token, urgent)
+        order = [others, urgent] if place in self._gave_way else [urgent, others]
+        self._gave_way.discard(place)
+        *ahead, last = [some for some in order if some] or [[]]
+        for some in ahead:
+            taken = self._by_turn(cursor, request, parameters, token, some)
             if taken.messages:
+                if some is urgent:
+                    self._gave_way.add(place)
                 return replace(taken, all_of_it=False)
-        return self._by_turn(cursor, request, parameters, token, others or urgent)
+        return self._by_turn(cursor, request, parameters, token, last)
 
     @staticmethod
     def _by_turn(

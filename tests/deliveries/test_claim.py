@@ -81,6 +81,16 @@ def test_the_urgent_do_not_stand_in_a_claim_of_hundreds(shop: Caller) -> None:
     assert len(second.messages) == 250
 
 
+def test_many_urgent_take_no_more_than_every_other_claim(shop: Caller) -> None:
+    fill(shop.service.pk, 2_000)
+    claimer, lanes = Claimer(), []
+    for _ in range(4):
+        steps.accept(shop.service, 3, priority="urgent")
+        with transaction.atomic(), connection.cursor() as cursor:
+            lanes.append(len(claimer.claim(cursor, steps.request(cursor)).messages))
+    assert lanes == [3, 250, 6, 250]
+
+
 def test_a_small_service_gets_its_turn_beside_a_large_one(shop: Caller) -> None:
     fill(shop.service.pk, 20_000)
     small = make_caller("small").service
