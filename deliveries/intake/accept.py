@@ -139,7 +139,7 @@ def accept(drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = N
 
     A key that was used before gives the first message back, or a conflict when the body was another. Of equal keys
     given at the same moment one wins and the others see its message. Rings after the commit, an enclosing one too.
-    Raises database errors; then nothing was kept.
+    Raises database errors; then nothing was kept, or (where only the look for winners failed) a repeat with its key finds it.
     """
     if not drafts:
         return []
@@ -163,8 +163,11 @@ _together = GroupCommit(partial(accept, origin=Origin.API))
 
 
 def accept_one(draft: Draft) -> Accepted:
-    """Commit one draft of a request to the API, together with those that other threads bring meanwhile. As ``accept``."""
-    return _together.write(draft)
+    """Commit one draft of a request to the API, together with those that other threads bring meanwhile. As ``accept``.
+
+    One with an ordering key goes alone: it may have to wait for another one's lock, and nobody shall wait with it.
+    """
+    return accept([draft], origin=Origin.API)[0] if draft.ordering_key else _together.write(draft)
 
 
 def _committed(fresh: Sequence[Draft], batch_id: UUID | None) -> None:

@@ -21,6 +21,8 @@ from deliveries.intake.draft import Draft, Errors, InvalidMessage, draft
 from deliveries.models import Batch, Service
 from deliveries.models.messages import Origin
 
+#: Rows whose keys or ids were used before, with what is wrong.
+Refused = Sequence[tuple[int, Errors]]
 CHUNK = 500
 REJECTED_SHOWN = 10_000
 
@@ -44,7 +46,7 @@ class BatchIntake:
         self.counts = Counts()
         self._request_id = request_id
         self._chunk: list[tuple[int, Draft]] = []
-        self._committing: Future[None] | None = None
+        self._committing: Future[Refused] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -76,7 +78,7 @@ class BatchIntake:
         """Commit the rest; what became of all rows."""
         self._wait()
         if self._chunk:
-            self._commit(self._taken())
+            self._reject_all(self._commit(self._taken()))
         Batch.objects.filter(pk=self.batch.pk).update(rejected=F("rejected") + self.counts.refused)
         self.counts.rejected.sort(key=lambda row: row[0])
         return self.counts
@@ -85,7 +87,7 @@ class BatchIntake:
         self._wait()
         chunk = self._taken()
         if connection.in_atomic_block:  # the caller's transaction is this thread's
-            self._commit(chunk)
+            self._reject_all(self._commit(chunk))
             return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="chaski-intake")
@@ -94,22 +96,25 @@ class BatchIntake:
     def _wait(self) -> None:
         committing, self._committing = self._committing, None
         if committing is not None:
-            committing.result()
+            self._reject_all(committing.result())
+
+    def _reject_all(self, refused: Refused) -> None:
+        for index, errors in refused:
+            self.reject(index, errors)
 
     def _taken(self) -> list[tuple[int, Draft]]:
         chunk, self._chunk = self._chunk, []
         return chunk
 
-    def _commit(self, chunk: Sequence[tuple[int, Draft]]) -> None:
-        """Commit what is checked, and its counts with it."""
+    def _commit(self, chunk: Sequence[tuple[int, Draft]]) -> Refused:
+        """Commit what is checked, and its counts with it; what was refused."""
         with transaction.atomic():
             drafts = [item for _, item in chunk]
             answers = accept(drafts, origin=Origin.BATCH, batch_id=self.batch.pk)
             fresh = sum(answer.fresh for answer in answers)
             refused = [(index, a.conflict) for (index, _), a in zip(chunk, answers, strict=True) if a.conflict]
             self._count(fresh, len(chunk) - fresh - len(refused))
-        for index, conflict in refused:
-            self.reject(index, {conflict.field: [str(conflict)]})
+        return [(index, {conflict.field: [str(conflict)]}) for index, conflict in refused]
 
     def _count(self, accepted: int, duplicates: int) -> None:
         self.counts.accepted += accepted
