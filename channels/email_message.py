@@ -35,7 +35,7 @@ _READABLE_LIMIT = 32 * 1024
 _ALLOWED = re.compile(
     r"(?:X|List)-[A-Za-z0-9-]+|Auto-Submitted|Feedback-ID|Importance|In-Reply-To|Keywords|Organization|Precedence"
     r"|Priority|References",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 #: Relays read orders in these, further recipients among them: SendGrid, Mandrill, SparkPost.
 _ORDERS = ("x-smtpapi", "x-mc-", "x-msys-")
