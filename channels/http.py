@@ -28,6 +28,8 @@ __all__ = ["BODY_LIMIT", "HttpClient", "HttpResponse", "Reach"]
 
 #: Would end a header, or cannot be written: half a character has no bytes.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+#: A name with a version of three numbers, as Meta's specification wants it.
+AGENT = "User-Agent: Chaski/1.0.0"
 #: Would end the first line of a request, or part it.
 _BREAKS = re.compile("[\x00-\x20\x7f]")
 
@@ -114,6 +116,8 @@ class HttpClient:
 def _head(method: str, target: Target, headers: Mapping[str, str], length: int) -> bytes:
     """The request up to its body. Raises ``Misconfigured`` where a header would break it up."""
     lines = [f"{name}: {value}" for name, value in headers.items()]
+    if "User-Agent" not in headers:
+        lines.append(AGENT)
     if any(_CONTROL.search(line) for line in lines):
         text = "a header to send holds a control character or half a character; look at the account"
         raise Misconfigured("invalid_header", text)
@@ -135,7 +139,7 @@ def _target(url: str) -> Target:
         raise Misconfigured("invalid_url", text)
     if _BREAKS.search(parts.raw_path_qs + host):
         raise Misconfigured("invalid_url", "the URL to request holds a blank; look at the account's base_url")
-    head = f"{parts.raw_path_qs} HTTP/1.1\r\nHost: {parts.host_port_subcomponent}\r\nUser-Agent: Chaski"
+    head = f"{parts.raw_path_qs} HTTP/1.1\r\nHost: {parts.host_port_subcomponent}"
     return Target(Origin(parts.scheme == "https", host, port), head)
 
 
