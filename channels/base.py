@@ -220,6 +220,10 @@ class Provider(ABC):
     async def close(self) -> None:  # noqa: B027 - a hook that most providers do not need
         """Give back what is held open (pools, sessions); called when the account changes or the process ends."""
 
+    def greet(self, request: InboundRequest) -> bytes | None:
+        """What the vendor wants to hear back before it reports anything; None for what is no handshake. Raises ``Forged``."""
+        return None
+
     def verify(self, request: InboundRequest) -> None:
         """Check that the vendor sent this, on the raw bytes and in constant time. Raises ``Forged``."""
         raise Forged(f"{self.name} sends no receipts")

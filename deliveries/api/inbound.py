@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -22,6 +23,8 @@ from deliveries.postgresql.prepared import prepared, single_statement
 log = structlog.get_logger(__name__)
 BODY_LIMIT = 256 * 1024
 _FORGED = Problem(401, "forged", "The request is not signed by the provider of this account.")
+
+_Told = TypeVar("_Told")
 
 
 class ReceiptsView(View):
@@ -44,7 +47,12 @@ class ReceiptsView(View):
             # The same answer as for a bad signature: an account's address cannot be guessed by trying.
             return respond(request, _FORGED)
         try:
-            found = _read(inbound_request(request, body), public_id, account)
+            inbound = inbound_request(request, body)
+            greeting = _as_it_is_now(lambda known: known.greet(inbound), public_id, account)
+            if greeting is not None:
+                log.info("vendor_greeted", account=account.account_id)
+                return HttpResponse(greeting, content_type="text/plain")
+            found = _as_it_is_now(lambda known: known.read(inbound), public_id, account)
             _stored.write((account.account_id, found))
         except Forged as error:
             log.warning("receipt_forged", account=account.account_id, reason=str(error))
@@ -59,15 +67,15 @@ class ReceiptsView(View):
         return HttpResponse(status=200)
 
 
-def _read(request: InboundRequest, public_id: UUID, account: Verifier) -> list[Receipt]:
-    """What ``request`` tells, its signature checked; by the account as it is now where it looks forged."""
+def _as_it_is_now(ask: Callable[[Verifier], _Told], public_id: UUID, account: Verifier) -> _Told:
+    """What ``ask`` gives; where the request looks forged, asked of the account once more as it is now."""
     try:
-        return account.read(request)
+        return ask(account)
     except Forged:
         anew = verifiers.find_anew(public_id)
         if anew is None:
             raise
-        return anew.read(request)
+        return ask(anew)
 
 
 def _store(taken: Sequence[tuple[int, Sequence[Receipt]]]) -> list[int]:

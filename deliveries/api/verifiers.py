@@ -29,6 +29,10 @@ class Verifier:
     provider: Provider | None
     problem: str = ""
 
+    def greet(self, request: InboundRequest) -> bytes | None:
+        """What the vendor wants to hear back, where it only asks whether the address is ours. Raises ``Forged``."""
+        return self.provider.greet(request) if self.provider is not None else None
+
     def read(self, request: InboundRequest) -> list[Receipt]:
         """What the vendor tells. Raises ``Forged`` for what it did not sign, ``Unreadable``."""
         if self.provider is None:
