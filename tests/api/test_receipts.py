@@ -103,3 +103,21 @@ def test_it_answers_quickly(twilio: Account) -> None:
     begun = monotonic()
     post(twilio, {**FORM, "MessageStatus": "sent"})
     assert timedelta(seconds=monotonic() - begun) < timedelta(milliseconds=250)
+
+
+@pytest.mark.parametrize(("word", "status"), [("the-word", 200), ("another", 401), ("", 401)])
+def test_a_vendor_that_asks_whether_the_address_is_ours_hears_its_challenge(db: None, word: str, status: int) -> None:
+    account = make_account(
+        "whatsapp",
+        "whatsapp_cloud",
+        options={"phone_number_id": "106540352242922"},
+        secrets={"token": "t", "app_secret": "s", "verify_token": "the-word"},
+    )
+    query = {"hub.mode": "subscribe", "hub.verify_token": word, "hub.challenge": "1158201444"}
+    with nothing_stored():
+        answer = Client().get(f"/receipts/{account.public_id}", query)
+    assert answer.status_code == status
+    if status == 200:
+        assert (answer.content, answer["Content-Type"]) == (b"1158201444", "text/plain")
+    else:
+        problem(answer, 401, "forged")
