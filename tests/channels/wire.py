@@ -141,6 +141,17 @@ def answers(data: bytes) -> Script:
     return script
 
 
+def in_turn(*data: bytes) -> Script:
+    """Each request of all connections gets the next of ``data``."""
+    left = list(data)
+
+    async def script(line: Line) -> None:
+        while await line.request():
+            await line.send(left.pop(0))
+
+    return script
+
+
 def once(data: bytes) -> Script:
     """The first request of a connection gets ``data``; then the line is closed."""
 
