@@ -1,4 +1,4 @@
-"""Twilio and Telegram as their OpenAPI files have them, played by Prism: it refuses what the file does not describe.
+"""Twilio, Telegram and WhatsApp as their OpenAPI files have them, played by Prism: it refuses what the file does not describe.
 
 Left out: Twilio's MediaUrl, for Prism reads no list from a form; Telegram's media methods, which take JSON by the Bot
 API's documentation and only multipart by the file.
@@ -12,10 +12,21 @@ from typing import Any
 
 import pytest
 
-from channels.base import Accepted, Misconfigured, Outbound, SendError, Throttled
+from channels.base import (
+    Accepted,
+    ContentRefused,
+    Misconfigured,
+    NotAllowedNow,
+    Outbound,
+    RecipientRefused,
+    SendError,
+    Throttled,
+    Transient,
+)
 from channels.http import HttpClient, HttpResponse
 from channels.telegram import Telegram
 from channels.twilio import Twilio
+from channels.whatsapp_cloud import WhatsAppCloud
 
 pytestmark = pytest.mark.doubles
 
@@ -72,6 +83,23 @@ async def telegram(url: str, prefer: str = "", **changes: Any) -> Accepted:
         return accepted
 
 
+@pytest.fixture(scope="module")
+def whatsapp_url(prism: Play) -> str:
+    """Meta's Cloud API."""
+    return prism("meta/business-messaging.prism-ready.json")
+
+
+async def whatsapp(url: str, prefer: str = "", **changes: Any) -> Accepted:
+    """One WhatsApp message to ``url``."""
+    fields = {"message_id": MESSAGE_ID, "channel": "whatsapp", "to": "+56912345678", "text": "¡Hola!"}
+    settings = {"phone_number_id": "106540352242922", "token": "EAAG", "base_url": f"{url}/v23.0"}
+    async with Asking(prefer) as http:
+        account = WhatsAppCloud(WhatsAppCloud.check(settings), http)
+        accepted = await account.send(Outbound(**{**fields, **changes}))
+        assert http.violations == []
+        return accepted
+
+
 class TestTwilio:
     @pytest.mark.parametrize(
         "changes",
@@ -121,3 +149,39 @@ class TestTelegram:
         with pytest.raises(SendError) as caught:
             asyncio.run(telegram(telegram_url, f"code={code}"))
         assert caught.value.error_class in ("content_refused", "recipient_refused", "misconfigured")
+
+
+class TestWhatsApp:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"options": {"preview_url": True, "reply_to": "wamid.HBgL"}},
+            {"options": {"image_url": "https://shop.example/a.jpg"}},
+            {"text": "", "options": {"audio_url": "https://shop.example/a.ogg"}},
+            {"options": {"document_url": "https://shop.example/a.pdf", "filename": "a.pdf"}},
+            {"text": "", "options": {"template": {"name": "order_sent", "language": {"code": "es"}}}},
+        ],
+    )
+    def test_what_is_sent_is_what_the_file_describes(self, changes: dict[str, Any], whatsapp_url: str) -> None:
+        accepted = asyncio.run(whatsapp(whatsapp_url, **changes))
+        assert accepted.provider_message_id.startswith("wamid.")
+
+    @pytest.mark.parametrize(
+        ("prefer", "expected"),
+        [
+            ("code=400, example=e131026", RecipientRefused),
+            ("code=400, example=e131047", NotAllowedNow),
+            ("code=400, example=e131056", Throttled),
+            ("code=400, example=e132001", ContentRefused),
+            ("code=400, example=e368", Misconfigured),
+            ("code=401, example=e190", Misconfigured),
+            ("code=429, example=e130429", Throttled),
+            ("code=500, example=e131016", Transient),
+        ],
+    )
+    def test_an_error_of_the_files_shape_is_classed_by_its_code(
+        self, prefer: str, expected: type[SendError], whatsapp_url: str
+    ) -> None:
+        with pytest.raises(expected):
+            asyncio.run(whatsapp(whatsapp_url, prefer))
