@@ -128,8 +128,9 @@ def _set_read_only(system: FaultSystem, value: str) -> None:
 
 @contextmanager
 def commits_cut(system: FaultSystem, chance: random.Random) -> Iterator[None]:
-    """Connections end around COMMIT, before it arrives or before its answer does."""
-    cut = system.database.cut_at(Way.TO_SERVER, b"COMMIT", before=chance.random() < 0.5, times=chance.randint(1, 30))
+    """Connections end around what commits (a COMMIT, or a statement by itself), before it arrives or before its answer does."""
+    what = chance.choice((b"COMMIT", b"INSERT INTO attempt", b"SET begun_at", b"INSERT INTO acceptance"))
+    cut = system.database.cut_at(Way.TO_SERVER, what, before=chance.random() < 0.5, times=chance.randint(1, 30))
     yield
     cut.times = 0
 

@@ -33,7 +33,8 @@ class Way(StrEnum):
 class Cut:
     """Reset the connection when ``pattern`` passes ``way``: before it is passed on, or just after. ``times`` is left.
 
-    With ``following`` only where all of that has passed on the same connection, either way, since the last ``pattern``.
+    With ``beside`` only where that passes together with it; with ``following`` only where all of that has passed on the same
+    connection, either way, since the last ``pattern``.
     """
 
     way: Way
@@ -41,6 +42,7 @@ class Cut:
     before: bool
     times: int = 1
     following: tuple[bytes, ...] = ()
+    beside: bytes = b""
 
 
 class _Loop:
@@ -109,10 +111,17 @@ class Proxy:
         self._call(lambda: [_reset(writer) for writer in list(self._open)])
 
     def cut_at(
-        self, way: Way, pattern: bytes, *, before: bool, times: int = 1, following: tuple[bytes, ...] = ()
+        self,
+        way: Way,
+        pattern: bytes,
+        *,
+        before: bool,
+        times: int = 1,
+        following: tuple[bytes, ...] = (),
+        beside: bytes = b"",
     ) -> Cut:
         """Reset the connection on which ``pattern`` passes ``way``; for the next ``times``. Gives what counts down."""
-        cut = Cut(way, pattern, before, times, following)
+        cut = Cut(way, pattern, before, times, following, beside)
         self._call(lambda: self._cuts.append(cut))
         return cut
 
@@ -190,7 +199,7 @@ class Proxy:
     def _cut_for(self, way: Way, data: bytes, said: bytearray) -> Cut | None:
         """The cut to be made at ``data``; ``said`` is what passed on this connection, kept while a cut waits."""
         waiting = [cut for cut in self._cuts if cut.times > 0]
-        here = [cut for cut in waiting if cut.way is way and cut.pattern in data]
+        here = [cut for cut in waiting if cut.way is way and cut.pattern in data and cut.beside in data]
         for cut in here:
             if all(each in said for each in cut.following):
                 cut.times -= 1

@@ -6,16 +6,17 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import urllib3
 
+from chaski.identifiers import uuid7
 from tests.faults.evidence import Evidence
 from tests.faults.load import Load
 from tests.faults.logs import log_volume
 from tests.faults.outages import Outage, black_holed, killed, locked, read_only, restarted
-from tests.faults.proxy import Way
+from tests.faults.proxy import Cut, Proxy, Way
 from tests.faults.system import WORKERS, FaultSystem
 from tests.faults.watching import (
     CALL_SECONDS,
@@ -120,7 +121,10 @@ def test_an_acceptance_cut_off_at_its_commit_is_one_message(
 
 @dataclass(frozen=True, slots=True)
 class WorkersCut:
-    """A transaction of a worker, known by what passes in it, cut off before or after its COMMIT; what must follow."""
+    """A transaction of a worker, known by its statement, cut off before its end arrives or before its answer does.
+
+    Claim and begin are a statement each, the record several and a COMMIT. ``doubts`` and ``attempts`` must follow.
+    """
 
     said: bytes
     before: bool
@@ -158,15 +162,26 @@ def test_a_worker_cut_off_at_its_commits_sends_once(system: FaultSystem, shop: T
 
 def cut_off(system: FaultSystem, shop: Tenant, wanted: WorkersCut) -> str:
     """A message for whose sake a worker loses its connection as ``wanted``."""
-    to = f"{HOOK}{uuid4()}"
-    about = (to.encode(),) if wanted.said == CLAIM else ()  # a claim that finds nothing is not meant
+    id_, to = str(uuid7()), f"{HOOK}{uuid4()}"
     system.database.reset()  # new connections say their statements in full
-    cut = system.database.cut_at(Way.TO_SERVER, b"COMMIT", before=wanted.before, following=(wanted.said, *about))
-    message = shop.send("webhook", to)
-    wait_for(lambda: cut.times == 0, 10, f"a COMMIT after {wanted.said.decode()}")
+    cut = planned(system.database, wanted, id_, to)
+    shop.send_ids([id_], "webhook", to=to)
+    wait_for(lambda: cut.times == 0, 10, f"a worker's {wanted.said.decode()}")
     if wanted.attempts == 1:
-        all_sent(system, [str(message.id)])
-    return str(message.id)
+        all_sent(system, [id_])
+    return id_
+
+
+def planned(database: Proxy, wanted: WorkersCut, id_: str, to: str) -> Cut:
+    """The cut of ``wanted`` for the message ``id_``, which goes ``to``."""
+    if wanted.said == RECORD:
+        return database.cut_at(Way.TO_SERVER, b"COMMIT", before=wanted.before, following=(RECORD,))
+    if wanted.said == BEGIN:
+        return database.cut_at(Way.TO_SERVER, BEGIN, before=wanted.before, beside=UUID(id_).hex.encode())
+    if wanted.before:
+        return database.cut_at(Way.TO_SERVER, CLAIM, before=True, beside=id_.encode())
+    # Another claim may come first: only the answer tells which has found it.
+    return database.cut_at(Way.TO_CLIENT, to.encode(), before=True, following=(CLAIM,))
 
 
 READ_ONLY = row("F22", "PostgreSQL read-only", "503 with Retry-After, then all are sent")
