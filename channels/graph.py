@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from channels.answers import by_status, json_error, retry_after
-from channels.base import Forged, InboundRequest, InvalidOption, Option, Provider, SendError, Unreadable
+from channels.base import Forged, InboundRequest, InvalidOption, Misconfigured, Option, Provider, SendError, Unreadable
 from channels.codes import Codes
 from channels.http import HttpClient, HttpResponse
 
 VERSION = "v23.0"
 _ID = re.compile(r"[0-9]{1,20}")
+#: https://developers.facebook.com/docs/graph-api/guides/error-handling#errorcodes: 200 to 299.
+_PERMISSION = re.compile(r"2\d\d")
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})")
 
 TOKEN = Option("token", "the access token of a system user, which does not expire", required=True, secret=True)
@@ -37,7 +39,8 @@ class Graph(Provider, ABC):
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
-        self._base = (settings.get("base_url") or BASE_URL.default).rstrip("/")
+        usual = next(option.default for option in self.options if option.name == "base_url")
+        self._base = (settings.get("base_url") or usual).rstrip("/")
         self._headers = {"Authorization": f"Bearer {settings['token']}", "Content-Type": "application/json"}
 
     async def post(self, path: str, fields: Mapping[str, Any]) -> HttpResponse:
@@ -56,9 +59,17 @@ class Graph(Provider, ABC):
     def _error(self, response: HttpResponse) -> SendError:
         error = json_error(response).get("error")
         error = error if isinstance(error, dict) else {}
-        code, said = str(error.get("code", "")), self.redact(_words(error))
+        code, said = self._code(error), self.redact(_words(error))
         wait = retry_after(response.headers) or _usage_wait(response.headers)
+        if code not in self.codes and _PERMISSION.fullmatch(code):
+            return Misconfigured(code, f"the app lacks a permission: {said}")
         return self.codes.error(code, said, retry_after=wait) or by_status(response, said, code)
+
+    def _code(self, error: Mapping[str, Any]) -> str:
+        """The code, with its subcode where the table has both."""
+        code = str(error.get("code", ""))
+        both = f"{code}/{error.get('error_subcode', '')}"
+        return both if both in self.codes else code
 
     def greet(self, request: InboundRequest) -> bytes | None:
         """Meta asks once whether the address is ours: GET with our word, and a challenge to say back."""
@@ -96,7 +107,12 @@ def entries(request: InboundRequest) -> list[dict[str, Any]]:
     found = report.get("entry") if isinstance(report, dict) else None
     if not isinstance(found, list):
         raise Unreadable("a report of Meta's holds a list of entries")
-    return [entry for entry in found if isinstance(entry, dict)]
+    return objects(found)
+
+
+def objects(found: object) -> list[dict[str, Any]]:
+    """The objects of a list; none of what is no list."""
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _words(error: Mapping[str, Any]) -> str:

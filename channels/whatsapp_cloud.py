@@ -225,14 +225,9 @@ def _request(outbound: Outbound) -> dict[str, Any]:
 
 def _statuses(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for entry in entries:
-        for change in _objects(entry.get("changes")):
+        for change in graph.objects(entry.get("changes")):
             value = change.get("value")
-            yield from _objects(value.get("statuses") if isinstance(value, dict) else None)
-
-
-def _objects(found: object) -> list[dict[str, Any]]:
-    """The objects of a list; none of what is no list."""
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+            yield from graph.objects(value.get("statuses") if isinstance(value, dict) else None)
 
 
 def _receipt(status: dict[str, Any]) -> Receipt | None:
