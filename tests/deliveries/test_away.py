@@ -129,6 +129,8 @@ def test_a_read_only_database_is_still_read(api: Api) -> None:
 
 def test_a_receipt_is_not_lost_on_a_read_only_database(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     class Told:
+        def greet(self, request: object) -> None: ...
+
         def verify(self, request: object) -> None: ...
 
         def parse(self, request: object) -> list[Receipt]:
