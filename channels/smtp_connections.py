@@ -25,6 +25,9 @@ DNS_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 10.0
 MAILS_PER_SESSION = 100
+#: A kept session that ends so before it has taken our sender wants no mail any more, whosever it is.
+_OVER = (SMTPServerDisconnected, SMTPResponseException, TimeoutError)
+_ABOUT_THE_MAIL = (SMTPRecipientRefused, SMTPDataError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Connections:
         try:
             await session.dialogue.begin(envelope)
         except BaseException as error:
-            if _is_over(error):
+            if isinstance(error, _OVER) and not session.dialogue.took_sender:
                 session.dialogue.drop()
                 return False
             self._refused(session, error)
@@ -121,8 +124,8 @@ class Connections:
         return True
 
     def _refused(self, session: _Session, error: BaseException) -> None:
-        """Only an answer, whatever it says, leaves a dialogue clear."""
-        if isinstance(error, SMTPResponseException):
+        """Only an answer about this mail leaves a dialogue clear."""
+        if isinstance(error, _ABOUT_THE_MAIL):
             self._give_back(session)
         else:
             session.dialogue.drop()
@@ -189,12 +192,6 @@ async def _linked(address: ResolveResult) -> socket.socket:
         link.close()
         raise
     return link
-
-
-def _is_over(error: BaseException) -> bool:
-    """A kept session does not want another mail, whosever it is."""
-    about_this_mail = isinstance(error, SMTPRecipientRefused | SMTPDataError)
-    return isinstance(error, SMTPServerDisconnected | SMTPResponseException | TimeoutError) and not about_this_mail
 
 
 def _abort(client: SMTP) -> None:

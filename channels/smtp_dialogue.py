@@ -69,6 +69,7 @@ class Dialogue(asyncio.Protocol):
         self._tail = b""
         self._expected = 0
         self._unsettled = False
+        self._took_sender = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._lost = False
@@ -79,6 +80,11 @@ class Dialogue(asyncio.Protocol):
     def usable(self) -> bool:
         """Nothing is left unanswered, and the connection stands."""
         return not (self._lost or self._expected or self._said or self._transport.is_closing())
+
+    @property
+    def took_sender(self) -> bool:
+        """Did the server say yes to the sender of the last envelope?"""
+        return self._took_sender
 
     async def begin(self, envelope: Envelope) -> None:
         """MAIL FROM, RCPT TO and DATA, until the server wants the mail; after a refusal RSET comes before them.
@@ -98,6 +104,8 @@ class Dialogue(asyncio.Protocol):
             if refusal := _refusal(commands, replies, envelope):
                 raise refusal from None
             raise
+        finally:
+            self._took_sender = _took_sender(commands, replies)
         if refusal := _refusal(commands, replies, envelope):
             if replies[-1].code == _GO_AHEAD:
                 self.drop()  # it would take a mail for nobody
@@ -236,6 +244,10 @@ class Dialogue(asyncio.Protocol):
 def _granted(command: str, reply: Reply) -> bool:
     """RFC 5321, 4.2.1: 2yz, and 354 for DATA."""
     return reply.code == _GO_AHEAD if command == "DATA" else reply.yes
+
+
+def _took_sender(commands: Sequence[str], replies: Sequence[Reply]) -> bool:
+    return any(reply.yes for command, reply in zip(commands, replies, strict=False) if command.startswith("MAIL"))
 
 
 def _refusal(commands: Sequence[str], replies: Sequence[Reply], envelope: Envelope) -> SMTPException | None:

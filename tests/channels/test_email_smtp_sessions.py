@@ -15,6 +15,7 @@ from channels.base import (
     InDoubt,
     NotSent,
     RecipientRefused,
+    Throttled,
 )
 from channels.email_smtp import Smtp
 from tests.channels.postbox import SHORT, account, mail
@@ -111,6 +112,23 @@ class TestSessions:
         await provider.send(mail())
         assert (server.connections, len(sessions.mails)) == (2, 2)
         await provider.close()
+
+    async def test_a_session_that_has_taken_our_sender_and_ends_is_not_replaced_unseen(self, server: Server) -> None:
+        server.script = session = Mailserver({"RCPT": ["250 Ok", Act.DROP, "250 Ok"]})
+        provider = account(server)
+        await provider.send(mail())
+        with pytest.raises(NotSent):
+            await provider.send(mail())
+        assert (server.connections, len(session.mails)) == (1, 1)
+        await provider.close()
+
+    async def test_a_session_that_refuses_our_sender_is_ended(self, server: Server) -> None:
+        server.script = Mailserver({"MAIL": "451 4.3.1 Full"})
+        provider = account(server)
+        with pytest.raises(Throttled):
+            await provider.send(mail())
+        await server.until(lambda there: there.open == 0)
+        assert kept(provider) == []
 
     async def test_a_kept_session_that_the_server_closed_while_idle_is_replaced_unseen(self, server: Server) -> None:
         class Hasty(Mailserver):
