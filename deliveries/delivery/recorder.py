@@ -1,9 +1,8 @@
-"""Recording results in batches: of 250 rows, of half of what is under way, or of what came in fifty milliseconds; urgent
-ones at once.
+"""Recording results in batches: of 250 rows, of half of what is under way, or of what came in fifty milliseconds.
 
-One thread per worker process. What the database cannot take now is kept on the disk and in memory and tried again; a row
-that it will never take is bisected out and set aside, and one that somebody holds is passed over until it is free, so that
-neither drags its neighbours.
+Urgent ones are written at once. One thread per worker process. What the database cannot take now is kept on the disk and in
+memory and tried again; a row that it will never take is bisected out and set aside, and one that somebody holds is passed
+over until it is free, so that neither drags its neighbours.
 """
 
 from __future__ import annotations
@@ -175,10 +174,8 @@ class Recorder:
 
         An error and what is not written for it, where the database is away.
         """
-        found, slower = (
-            by_halves(self._write_free, [batch]),
-            min(self._look_seconds * 2, timings().record_retry_seconds),
-        )
+        found = by_halves(self._write_free, [batch])
+        slower = min(self._look_seconds * 2, timings().record_retry_seconds)
         for result, error in found.refused:
             # The lease will end and the sweep will decide: the message stays visible.
             log.error("result_not_writable", message_id=str(result.settlement.id), reason=reason(error))
@@ -233,9 +230,8 @@ class Recorder:
         try:
             with self._connection.transaction() as cursor:
                 prolong(cursor, settlements)
-        except (
-            psycopg.Error
-        ) as error:  # the next look tries again, long before they end; an outage prolongs them by itself
+        except psycopg.Error as error:
+            # The next look tries again, long before they end; an outage prolongs them by itself.
             if not is_not_now(error):
                 log.error("leases_not_prolonged", leases=len(settlements), error=type(error).__name__)
 
