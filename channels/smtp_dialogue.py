@@ -69,7 +69,8 @@ class Dialogue(asyncio.Protocol):
         self._tail = b""
         self._expected = 0
         self._unsettled = False
-        self._took_sender = False
+        #: Did the server say yes to the sender of the last envelope?
+        self.took_sender = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._lost = False
@@ -80,11 +81,6 @@ class Dialogue(asyncio.Protocol):
     def usable(self) -> bool:
         """Nothing is left unanswered, and the connection stands."""
         return not (self._lost or self._expected or self._said or self._transport.is_closing())
-
-    @property
-    def took_sender(self) -> bool:
-        """Did the server say yes to the sender of the last envelope?"""
-        return self._took_sender
 
     async def begin(self, envelope: Envelope) -> None:
         """MAIL FROM, RCPT TO and DATA, until the server wants the mail; after a refusal RSET comes before them.
@@ -105,7 +101,7 @@ class Dialogue(asyncio.Protocol):
                 raise refusal from None
             raise
         finally:
-            self._took_sender = _took_sender(commands, replies)
+            self.took_sender = _took_sender(commands, replies)
         if refusal := _refusal(commands, replies, envelope):
             if replies[-1].code == _GO_AHEAD:
                 self.drop()  # it would take a mail for nobody
