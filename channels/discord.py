@@ -135,7 +135,7 @@ class Discord(Provider):
         where = await self._channel(outbound.to)
         fields = {
             "allowed_mentions": {"parse": []},
-            **_given(outbound),
+            **rules.given(outbound.options, _RULES),
             "nonce": _nonce(outbound),
             "enforce_nonce": True,
         }
@@ -186,10 +186,6 @@ class Discord(Provider):
 def _nonce(outbound: Outbound) -> str:
     """At most 25 characters: the random end of our id."""
     return outbound.message_id.replace("-", "")[-25:]
-
-
-def _given(outbound: Outbound) -> dict[str, Any]:
-    return {name: outbound.options[name] for name in _RULES if outbound.options.get(name) is not None}
 
 
 def _faults(outbound: Outbound) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from channels import graph, rules
@@ -27,6 +27,7 @@ from channels.base import (
     Transient,
 )
 from channels.codes import Code, Codes
+from channels.reports import moment
 
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_.:$=/+-]{1,512}")
 _MEDIA = ("image_url", "video_url", "audio_url", "file_url")
@@ -175,7 +176,7 @@ def _message(outbound: Outbound) -> dict[str, Any]:
 
 
 def _receipts(event: dict[str, Any]) -> Iterator[Receipt]:
-    at = _moment(event.get("timestamp"))
+    at = moment(event.get("timestamp"), per_second=1000)
     delivery, read = event.get("delivery"), event.get("read")
     if isinstance(delivery, dict) and isinstance(delivery.get("mids"), list):
         yield from (_receipt(mid, ReceiptKind.DELIVERED, at) for mid in delivery["mids"] if _is_id(mid))
@@ -189,11 +190,3 @@ def _receipt(mid: str, kind: ReceiptKind, at: datetime | None) -> Receipt:
 
 def _is_id(found: object) -> bool:
     return isinstance(found, str) and _MESSAGE_ID.fullmatch(found) is not None
-
-
-def _moment(milliseconds: object) -> datetime | None:
-    """Meta's time; None for what is no time of our days."""
-    try:
-        return datetime.fromtimestamp(int(str(milliseconds)) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

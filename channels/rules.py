@@ -52,6 +52,11 @@ def faults(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, s
     return {f"options.{name}": fault for name, fault in found.items() if fault}
 
 
+def given(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """Those of ``options`` that ``rules`` knows and that hold something, in the rules' order."""
+    return {name: options[name] for name in rules if options.get(name) is not None}
+
+
 def insist(found: Mapping[str, str]) -> None:
     """Raise ``ContentRefused`` where there are ``faults`` after all: an account may have changed since the door."""
     if found:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from channels import rules
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable
@@ -156,7 +155,9 @@ class Slack(Provider):
             "POST",
             self._url,
             headers=self._headers,
-            body=json.dumps({"channel": outbound.to, "text": outbound.text, **_given(outbound)}).encode(),
+            body=json.dumps(
+                {"channel": outbound.to, "text": outbound.text, **rules.given(outbound.options, _RULES)}
+            ).encode(),
             timeout=self.call_seconds,
         )
         if response.status == 429 or not is_success(response):
@@ -183,10 +184,6 @@ class Slack(Provider):
             if is_success(response)
             else by_status(response, said, code)
         )
-
-
-def _given(outbound: Outbound) -> dict[str, Any]:
-    return {name: outbound.options[name] for name in _RULES if outbound.options.get(name) is not None}
 
 
 def _faults(outbound: Outbound) -> dict[str, str]:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-from uuid import UUID
 
 from channels import rules, twilio_list
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable
@@ -39,6 +38,7 @@ from channels.base import (
     Unreadable,
 )
 from channels.http import HttpClient, HttpResponse
+from channels.reports import our_id
 
 BODY_LIMIT = 1600
 
@@ -225,19 +225,11 @@ class Twilio(Provider):
                 event_id=f"{sid}:{status}:{code}",
                 kind=_KINDS.get(status, ReceiptKind.INFO),
                 provider_message_id=sid,
-                message_id=_our_id(request.query.get("message", "")),
+                message_id=our_id(request.query.get("message", "")),
                 code=code,
                 detail=said[:DETAIL_LIMIT] or status,
             )
         ]
-
-
-def _our_id(text: str) -> str:
-    """The id that we put into the callback's URL, if it is one."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return ""
 
 
 def _media(value: object) -> list[str]:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
-from uuid import UUID
 
 from channels import rules
 from channels.answers import by_status, is_success, json_object, retry_after, unreadable
@@ -38,6 +37,7 @@ from channels.base import (
 )
 from channels.codes import Codes
 from channels.http import HttpClient, HttpResponse
+from channels.reports import our_id
 
 #: Ten parts of a concatenated message, of 153 characters each.
 TEXT_LIMIT = 1530
@@ -206,7 +206,7 @@ class Vonage(Provider):
                 event_id=f"{found}:{word[:32]}:{code[:16]}",
                 kind=_KINDS.get(word, ReceiptKind.INFO),
                 provider_message_id=found,
-                message_id=_our_id(told.get("client-ref", "")),
+                message_id=our_id(told.get("client-ref", "")),
                 at=_moment(told.get("message-timestamp", "")),
                 code=code[:64] if failed else "",
                 detail=(DELIVERY_CODES.get(code, word) if failed else word)[:DETAIL_LIMIT],
@@ -232,13 +232,6 @@ def _told(request: InboundRequest) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _our_id(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return ""
 
 
 def _moment(text: str) -> datetime | None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from channels import graph, rules
 from channels.answers import json_object, unreadable
@@ -30,6 +28,7 @@ from channels.base import (
     Transient,
 )
 from channels.codes import Code, Codes
+from channels.reports import moment, our_id
 
 TEXT_LIMIT = 4096
 CAPTION_LIMIT = 1024
@@ -244,26 +243,11 @@ def _receipt(status: dict[str, Any]) -> Receipt | None:
         event_id=f"{wamid}:{word}:{status.get('timestamp', '')}"[:400],
         kind=_KINDS.get(word, ReceiptKind.INFO),
         provider_message_id=wamid,
-        message_id=_our_id(status.get("biz_opaque_callback_data")),
-        at=_moment(status.get("timestamp")),
+        message_id=our_id(status.get("biz_opaque_callback_data")),
+        at=moment(status.get("timestamp")),
         code=code,
         detail=(f"{known.text}: {said}" if known else said)[:DETAIL_LIMIT],
     )
-
-
-def _our_id(text: object) -> str:
-    try:
-        return str(UUID(str(text)))
-    except ValueError:
-        return ""
-
-
-def _moment(seconds: object) -> datetime | None:
-    """Meta's time, whole seconds in a text; None for what is no time of our days."""
-    try:
-        return datetime.fromtimestamp(int(str(seconds)), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _faults(outbound: Outbound) -> dict[str, str]:
