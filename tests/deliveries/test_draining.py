@@ -28,6 +28,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 MANY = 4 * START
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task's time is not up because the machine is busy."""
+    monkeypatch.setattr(engines, "timings", lambda: replace(timings(), task_run_seconds=30.0))
+
+
 @pytest.fixture
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Lane]]:
     """The bells that the engine rang."""
