@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -21,22 +20,17 @@ import structlog
 from celery import current_app
 from django.conf import settings
 from kombu.exceptions import KombuError, OperationalError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from chaski.vocabulary import Lane
+from deliveries import cache
 from deliveries.conf import limits, timings
 
 log = structlog.get_logger(__name__)
 
 #: The version of the arguments of ``deliver.<channel>``: a public contract between two releases side by side.
 BELL_VERSION = 1
-#: A hung broker must cost the ringer half a second, not its ten-second default.
-SHORT = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
-#: Once more at once where the connection is one of the server before; the client's own three would wait for seconds.
-_ONCE_MORE = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
 #: kombu opens a channel after waits of six seconds in all otherwise, and redis-py its connection (``config.broker``).
-_AT_ONCE = {"max_retries": 0, "retry": _ONCE_MORE}
+_AT_ONCE = {"max_retries": 0, "retry": cache.ONCE_MORE}
 #: A ringer rests for so long after each message that it rang for: below a hundred a second nobody waits for that.
 REST_SECONDS, LONGEST_REST_SECONDS = 0.01, 0.05
 #: Lists of Celery itself: the replies to remote control, and what Flower has not read yet.
@@ -66,28 +60,13 @@ class Bell:
         }
 
 
-def redis_url(url: str) -> str:
-    """A broker URL in the form that redis-py takes: ``redis+socket:///path?virtual_host=0`` -> ``unix:///path?db=0``."""
-    if url.startswith("redis+socket://"):
-        return url.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
-    return url
-
-
-@cache
-def slots() -> redis.Redis | None:
-    """Where the slots of bare bells are kept; None where the broker is no Redis and no cache is given."""
-    if not settings.CHASKI_CACHE_URL:
-        return None
-    return redis.Redis.from_url(redis_url(settings.CHASKI_CACHE_URL), retry=_ONCE_MORE, **SHORT)
-
-
 def _slot(channel: str, lane: Lane) -> str:
     return f"chaski:bell:{channel}:{lane}"
 
 
 def take_slot(channel: str, lane: Lane) -> bool:
     """May one more bare bell be published? At most one stands unanswered per channel and lane, for fifteen seconds."""
-    client = slots()
+    client = cache.client()
     if client is None:
         return True
     ttl = max(1, int(timings().bell_slot_seconds * 1000))
@@ -96,7 +75,7 @@ def take_slot(channel: str, lane: Lane) -> bool:
 
 def free_slot(channel: str, lane: Lane) -> None:
     """A worker answered. Called before it claims, so that what becomes due meanwhile can ring again."""
-    client = slots()
+    client = cache.client()
     if client is None:
         return
     try:
@@ -162,7 +141,7 @@ class Publisher:
 
     def _connect(self) -> Any:
         if self._connection is None:
-            options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **SHORT, **_AT_ONCE}
+            options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **cache.SHORT, **_AT_ONCE}
             self._connection = current_app.connection_for_write(transport_options=options)
         return self._connection
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import redis
 from django.conf import settings
 
-from deliveries.doorbell import slots
+from deliveries import cache
 
 KEY = "chaski:lineage"
 #: Lineages that a file remembers: those of trials and tests come and go.
@@ -112,7 +112,7 @@ class FileWitness:
 
 def of_this_process() -> Iterator[Witness]:
     """Valkey where there is one, and the file."""
-    client = slots()
+    client = cache.client()
     if client is not None:
         yield ValkeyWitness(client)
     yield FileWitness(Path(settings.CHASKI_WITNESS))

@@ -12,7 +12,7 @@ import pytest
 import redis
 from django.conf import settings
 
-from deliveries.doorbell import redis_url
+from deliveries.cache import redis_url
 from deliveries.models import Message
 from deliveries.models.messages import LANES
 from tests.api.calls import Api, problem

@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Lane
 from config.embedded import EmbeddedValkey
-from deliveries import doorbell, receipts
+from deliveries import cache, receipts
 from deliveries.delivery.database import EngineConnection
 from deliveries.doorbell import Bell, Doorbell, Publisher, free_slot, publish_ids, ring_bare
 from deliveries.models import Pending
@@ -36,14 +36,12 @@ from tests.factories import Caller, make_account, make_caller
 def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedValkey]:
     """A broker of the test's own, which it may stop, with nobody listening."""
     with EmbeddedValkey(tmp_path / "valkey", log=tmp_path / "valkey.log") as valkey:
-        client = redis.Redis.from_url(valkey.cache_url, **doorbell.SHORT)
-        monkeypatch.setattr(doorbell, "slots", lambda: client)
+        client = redis.Redis.from_url(valkey.cache_url, **cache.SHORT)
+        monkeypatch.setattr(cache, "client", lambda: client)
         monkeypatch.setattr(
             Publisher,
             "_connect",
-            lambda self: _connected(
-                self, current_app.connection_for_write(valkey.url, transport_options=doorbell.SHORT)
-            ),
+            lambda self: _connected(self, current_app.connection_for_write(valkey.url, transport_options=cache.SHORT)),
         )
         yield valkey
         client.close()
@@ -56,7 +54,7 @@ def _connected(publisher: Any, fresh: Any) -> Any:
 
 def bells(valkey: EmbeddedValkey, lane: Lane = Lane.NORMAL) -> list[dict[str, Any]]:
     """What waits in the lane's queue, oldest first."""
-    client = redis.Redis.from_url(doorbell.redis_url(valkey.url))
+    client = redis.Redis.from_url(cache.redis_url(valkey.url))
     raw = client.lrange(str(lane), 0, -1)
     client.close()
     bodies = [base64.b64decode(json.loads(entry)["body"]) for entry in reversed(raw)]
@@ -92,7 +90,7 @@ def test_a_bare_bell_stands_once_until_a_worker_answers_it(broker: EmbeddedValke
 def test_a_bell_that_was_lost_is_not_waited_for(broker: EmbeddedValkey) -> None:
     publisher = Publisher()
     assert ring_bare(publisher, Bell("sms", Lane.NORMAL))
-    queue = redis.Redis.from_url(doorbell.redis_url(broker.url))
+    queue = redis.Redis.from_url(cache.redis_url(broker.url))
     queue.flushdb()  # the slots are in another database, or on another server
     queue.close()
     assert ring_bare(publisher, Bell("sms", Lane.NORMAL))
@@ -144,7 +142,7 @@ def test_the_relay_rings_for_each_channel_and_lane_with_something_due_that_nobod
     steps.accept(other, 2, priority="urgent")
     steps.accept(shop.service, channel="telegram", to="12345")
     steps.accept(shop.service, channel="telegram", to="12345", send_at=(steps.now() + timedelta(hours=1)).isoformat())
-    steps.begun(steps.claim(1))  # under way: nobody needs to ring for it
+    steps.begun(steps.claim(1, lane=Lane.URGENT))  # under way: nobody needs to ring for it
     Pending.objects.update(due_at=steps.now() - timedelta(seconds=9))
     Pending.objects.filter(channel="telegram", waiting_for="schedule").update(due_at=steps.now() + timedelta(hours=1))
     relay = Relay()
@@ -189,7 +187,7 @@ def test_an_emptied_broker_is_rung_again_when_the_slot_has_run_out(
     Pending.objects.update(due_at=steps.now() - timedelta(seconds=9))
     relay = Relay()
     relay.tick()
-    doorbell.slots().flushall()  # type: ignore[union-attr]
+    cache.client().flushall()  # type: ignore[union-attr]
     relay.tick()
     relay.close()
     assert len(bells(broker)) == 1

@@ -30,7 +30,7 @@ from config.management import Management
 from config.ports import any_free
 from config.processes import Ports, Process
 from config.supervisor import Supervisor
-from deliveries.doorbell import redis_url
+from deliveries.cache import redis_url
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
