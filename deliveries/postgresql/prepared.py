@@ -19,6 +19,7 @@ from django.db import connection, connections, transaction
 def prepared() -> Iterator[psycopg.Cursor[Any]]:
     """A cursor for this block, whose statements are prepared when they first come. Raises Django's database errors."""
     own = connections["default"]
+    own.close_if_health_check_failed()  # as Django's own cursors do: nothing else may have used it in this request
     own.ensure_connection()
     with own.wrap_database_errors, psycopg.Cursor(own.connection) as cursor:
         yield cursor
