@@ -28,8 +28,8 @@ from tests.processes.system import Tenant, wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.processes, pytest.mark.thorough]
 
 MILLION = 1_000_000
-SMALL = 100_000
-DRAIN_SECONDS = 8.0
+SMALL = 150_000
+WINDOWS, WINDOW_SECONDS = 3, 4.0
 
 
 @pytest.fixture
@@ -172,11 +172,17 @@ class Rate:
 
 
 def drain_rate(system: FaultSystem, shop: Tenant) -> Rate:
-    """Over some seconds in the middle of the drain."""
+    """In the middle of the drain: the best of some windows, for whatever else the machine does can only make it slower."""
     start = gone(system, shop)
     wait_for(lambda: gone(system, shop) > start + 1_000, 120, "the drain at full speed")
+    found = [window_rate(system, shop) for _ in range(WINDOWS)]
+    return Rate(max(rate.by_clock for rate in found), max(rate.by_processor for rate in found))
+
+
+def window_rate(system: FaultSystem, shop: Tenant) -> Rate:
+    """Over some seconds."""
     begun, before, used = time.monotonic(), gone(system, shop), processor_seconds(system)
-    time.sleep(DRAIN_SECONDS)  # a rate needs a time
+    time.sleep(WINDOW_SECONDS)  # a rate needs a time
     sent, took, now = gone(system, shop) - before, time.monotonic() - begun, processor_seconds(system)
     return Rate(sent / took, sent / sum(seconds - used.get(pid, 0.0) for pid, seconds in now.items()))
 
@@ -234,7 +240,8 @@ def test_a_backlog_of_a_million_slows_nothing(apart: FaultSystem, seen: Evidence
     mb = f"{memory / 1e6:.1f} to {held / 1e6:.1f} MB"
     seen(
         f"Valkey {mb}; urgent {statistics.median(quick) * 1000:.0f} and {statistics.median(behind) * 1000:.0f} ms (median);"
-        f" sent in {DRAIN_SECONDS:.0f} s for each second of processor: {small.by_processor:,.0f} with {SMALL:,} waiting,"
+        f" sent for each second of processor, in the best of {WINDOWS} times {WINDOW_SECONDS:.0f} s:"
+        f" {small.by_processor:,.0f} with {SMALL:,} waiting,"
         f" {large.by_processor:,.0f} at the begin of {MILLION:,}, {later.by_processor:,.0f} with {left:,} left"
         f" ({small.by_clock:,.0f}, {large.by_clock:,.0f} and {later.by_clock:,.0f} a second); not drained to the end"
     )
