@@ -50,13 +50,14 @@ def urgent(run: Run) -> list[Finding]:
     count = max(20, min(600, backlog // 100))
     busy: list[list[float]] = []
     idle: list[list[float]] = []
-    with stage(run) as on, on.chaski.running(web=True) as running:
+    with stage(run) as on, on.chaski.running(web=True, apart=True) as running:
         _send(on, running, 100, PER_SECOND)  # warm
         running.hold("bulk")
         behind = on.chaski.new_service()
         on.chaski.sms(behind, on.sink.url("d50"))
         say(f"urgent: accepting a backlog of {backlog:,}")
         on.chaski.inside("fill", str(behind.id), str(backlog), "--lane", "bulk")
+        on.servers.settle()
         for turn in range(1, run.turns() + 1):
             time.sleep(LULL_SECONDS)
             idle.append(_send(on, running, count, URGENT_PER_SECOND, "urgent"))

@@ -42,6 +42,8 @@ class Running:
         self._processes = processes
         self._port = port
         self._lines: list[str] = []
+        #: Queue -> the workers that it was taken from.
+        self._held: dict[str, list[str]] = {}
         self._logs = logs
         self._celery = Celery(broker=broker, set_as_current=False)
         self._supervisor = Supervisor(environment, folder=ROOT, logs=logs, show=self._show)
@@ -84,11 +86,13 @@ class Running:
         return resident_bytes(self.pids(prefix))
 
     def hold(self, queue: str) -> None:
-        """Take ``queue`` from every worker: they stay up, warm and connected, and get none of its tasks."""
+        """Take ``queue`` from the workers that have it: they stay up, warm and connected, and get none of its tasks."""
+        queues = self._inspect("active_queues")
+        self._held[queue] = [name for name, taken in queues.items() if queue in {each["name"] for each in taken}]
         self._broadcast("cancel_consumer", queue)
 
     def let_go(self, queue: str) -> None:
-        """Give ``queue`` back to every worker. Returns when all have said that they have it."""
+        """Give ``queue`` back to them. Returns when all have said that they have it."""
         self._broadcast("add_consumer", queue)
 
     def tasks(self) -> int:
@@ -118,12 +122,12 @@ class Running:
         time.sleep(CALM_SECONDS)
 
     def _broadcast(self, command: str, queue: str) -> None:
-        wanted = len(self.workers)
+        to = self._held[queue]
         answers = self._celery.control.broadcast(
-            command, arguments={"queue": queue}, reply=True, timeout=5.0, limit=wanted
+            command, arguments={"queue": queue}, destination=to, reply=True, timeout=5.0, limit=len(to)
         )
-        if len(answers or ()) < wanted:
-            raise WorkersLost(f"{command} was heard by {len(answers or ())} of {wanted} workers.\n{self.last_lines()}")
+        if not to or len(answers or ()) < len(to):
+            raise WorkersLost(f"{command} was heard by {len(answers or ())} of {len(to)} workers.\n{self.last_lines()}")
 
     def _inspect(self, what: str) -> Mapping[str, Any]:
         inspect = self._celery.control.inspect(timeout=5.0, limit=len(self.workers))

@@ -15,7 +15,15 @@ import redis
 from config.embedded import EmbeddedPostgres, EmbeddedValkey
 
 #: As docker-compose.yml, and the times of commits, by which latencies and the ends of drains are known exactly.
-SETTINGS = {"shared_buffers": "512MB", "max_connections": "300", "track_commit_timestamp": "on"}
+#: As docs/how-to/deploy.md advises: with the usual sizes of the WAL a backlog makes a new segment every second, and everybody's
+#: commits wait while it is written full of zeros.
+SETTINGS = {
+    "shared_buffers": "512MB",
+    "min_wal_size": "2GB",
+    "max_wal_size": "4GB",
+    "max_connections": "300",
+    "track_commit_timestamp": "on",
+}
 
 
 class Servers:

@@ -71,9 +71,15 @@ class Subject:
         """Where the web process answers, once it runs."""
         return f"http://127.0.0.1:{self.port}"
 
-    def running(self, *, web: bool = False, relay: bool = True, more: tuple[Process, ...] = ()) -> Running:
-        """Workers and a relay, with the web process on demand; the command lines are those of production."""
-        started = [processes.worker(number) for number in range(1, self.workers + 1)]
+    def running(
+        self, *, web: bool = False, relay: bool = True, apart: bool = False, more: tuple[Process, ...] = ()
+    ) -> Running:
+        """Workers and a relay, with the web process on demand; the command lines are those of production.
+
+        ``apart``: the urgent lane has a worker of its own besides, as in production; else all take everything.
+        """
+        usual = [processes.worker(number) for number in range(1, self.workers + 1)]
+        started = processes.workers(self.workers) if apart else usual
         if relay:
             started.append(processes.relay())
         if web:
