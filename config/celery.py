@@ -15,6 +15,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 #: One queue per lane and one for operators' and periodic tasks.
 QUEUES = ("urgent", "normal", "bulk", "control")
+#: Of workers that are in no hurry, on the scale of nice(1).
+NICENESS = 10
 #: Renamed or given up: the old name -> the queue in its place, whose workers drain it. Publishers of the release before
 #: still fill it, so a name stays here for one release at least.
 RETIRED_QUEUES: dict[str, str] = {}
@@ -37,6 +39,13 @@ app.autodiscover_tasks(["deliveries"])
 def _leave_broken_connections(**_: Any) -> None:
     """Celery keeps a thread's connection for a thousand tasks, broken or not (CELERY_DB_REUSE_MAX)."""
     close_old_connections()
+
+
+@celeryd_after_setup.connect
+def _give_way(instance: Any, **_: Any) -> None:
+    """A worker that takes nothing urgent lets those who do, and the web, have a busy core first."""
+    if "urgent" not in instance.app.amqp.queues.consume_from:
+        os.nice(NICENESS)
 
 
 @celeryd_after_setup.connect

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from signal import Signals
 
 QUEUES = "urgent,normal,bulk,control"
+#: Urgent messages have a process of their own, for in one that drains a backlog they would wait for the interpreter.
+LIGHT, HEAVY = "urgent,control", "normal,bulk"
 MODULES = ("gunicorn", "celery")  # commands that are also modules of the same interpreter
 
 
@@ -69,6 +71,11 @@ def worker(number: int, queues: str = QUEUES) -> Process:
     return Process(f"worker{number}", command, stage=1, grace_seconds=20)
 
 
+def workers(count: int) -> list[Process]:
+    """``count`` processes for the bulk of the work, and a light one beside them."""
+    return [*(worker(number, HEAVY) for number in range(1, count + 1)), worker(count + 1, LIGHT)]
+
+
 def relay() -> Process:
     """Rings for what is due and nobody takes."""
     return Process("relay", ("python", "manage.py", "relay"))
@@ -94,12 +101,12 @@ def simulator(port: int, smtp_port: int) -> Process:
     return Process("simulator", command, stage=2)
 
 
-def everything(ports: Ports, *, workers: int = 2) -> list[Process]:
+def everything(ports: Ports, *, heavy_workers: int = 2) -> list[Process]:
     """All processes of one machine, in the order in which to start them."""
     return [
         simulator(ports.simulator, ports.smtp),
         web(f"127.0.0.1:{ports.web}"),
-        *(worker(number) for number in range(1, workers + 1)),
+        *workers(heavy_workers),
         relay(),
         beat(),
         flower(ports.flower),

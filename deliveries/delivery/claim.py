@@ -5,14 +5,14 @@ Called by the engine. Many workers claim at once: rows that another one holds ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from chaski.vocabulary import Lane
-from deliveries.delivery.turns import UNLIMITED, Room, Turn, Turns, open_turns, satisfied, shares
+from deliveries.delivery.turns import UNLIMITED, Narrowed, Room, Turn, Turns, open_turns, satisfied, shares
 from deliveries.models.messages import LANES
 from deliveries.pausing import Pauses
 from deliveries.sql import Cursor
@@ -22,6 +22,10 @@ ELIGIBLE = """
     AND p.account_id <> ALL(%(accounts)s::int[]) AND p.service_id <> ALL(%(paused)s::int[])
     AND (p.batch_id IS NULL OR p.batch_id <> ALL(%(batches)s::uuid[]))
 """
+
+#: The other lanes help the urgent one where nobody took it up for so long: those who are at work for it are quicker, for in a
+#: process that drains a backlog each step of an urgent message would wait for the interpreter.
+HELP_SECONDS = 0.2
 
 BY_ID = f"""
 picked AS MATERIALIZED (
@@ -33,18 +37,20 @@ picked AS MATERIALIZED (
 #: Each turn gets its quota of the batch; what some leave over the others may have.
 BY_TURN = f"""
 turn AS MATERIALIZED (
-    SELECT * FROM unnest(%(lanes)s::smallint[], %(services)s::int[], %(through)s::int[], %(quotas)s::int[], %(rests)s::int[])
-        WITH ORDINALITY AS u(lane, service_id, account_id, quota, rest, place)
+    SELECT * FROM unnest(%(lanes)s::smallint[], %(services)s::int[], %(through)s::int[], %(quotas)s::int[], %(rests)s::int[],
+        %(ages)s::float8[]) WITH ORDINALITY AS u(lane, service_id, account_id, quota, rest, age, place)
 ), fair AS MATERIALIZED (
     SELECT x.message_id FROM (SELECT * FROM turn ORDER BY place) t CROSS JOIN LATERAL (
         SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id
             AND p.account_id = t.account_id AND p.suspicion < 2 AND {ELIGIBLE}
+            AND (t.age = 0 OR p.due_at <= chaski_now() - make_interval(secs => t.age))
         ORDER BY p.due_at LIMIT t.quota FOR UPDATE SKIP LOCKED) x
     LIMIT %(n)s
 ), more AS MATERIALIZED (
     SELECT x.message_id FROM (SELECT * FROM turn WHERE rest > 0 ORDER BY place) t CROSS JOIN LATERAL (
         SELECT p.message_id FROM pending p WHERE p.lane = t.lane AND p.service_id = t.service_id
             AND p.account_id = t.account_id AND p.suspicion < 2 AND {ELIGIBLE}
+            AND (t.age = 0 OR p.due_at <= chaski_now() - make_interval(secs => t.age))
             AND p.message_id NOT IN (SELECT message_id FROM fair)
         ORDER BY p.due_at LIMIT t.rest FOR UPDATE SKIP LOCKED) x
     LIMIT greatest(0, %(n)s - (SELECT count(*) FROM fair))
@@ -125,6 +131,17 @@ class Claimed:
     reference: str
     origin: str
     created_at: datetime
+    #: The monotonic moment before which its call must not begin, for its vendor's rates.
+    start: float = 0.0
+
+
+#: What narrows the room of the accounts whose turn it is.
+Narrow = Callable[[Cursor, Sequence[Turn], Room], Narrowed]
+
+
+def as_it_is(_cursor: Cursor, _turns: Sequence[Turn], room: Room) -> Narrowed:
+    """Nothing is paced."""
+    return Narrowed(room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +161,7 @@ class Request:
     room: Room = UNLIMITED
     ids: tuple[str, ...] = ()
     solitary: bool = False
+    narrow: Narrow = as_it_is
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +169,14 @@ class Taken:
     """What one claim took.
 
     ``all_of_it``: nothing else is due on the channel and lane. ``stopped``: more may be, but places were wanting, or room in
-    accounts, of which those that are ``full`` took nothing.
+    accounts, of which those that are ``full`` took nothing. ``slots_in``: more is due, and may be sent in so many seconds.
     """
 
     messages: list[Claimed]
     all_of_it: bool = False
     stopped: bool = False
     full: frozenset[int] = frozenset()
+    slots_in: float | None = None
 
 
 @dataclass(slots=True)
@@ -183,7 +202,7 @@ class Claimer:
         taken = self._by_lane(cursor, request, parameters, token, known) if known else None
         if taken is not None and taken.messages:
             return replace(taken, all_of_it=False)  # a service that has just begun to send is not among what is known
-        if taken is not None and taken.full:
+        if taken is not None and (taken.full or taken.slots_in is not None):
             return taken  # hundreds of times a second under load; whoever begins to send rings, and what is known ends soon
         fresh = self.turns.read(cursor, request.channel, request.lane)
         if taken is not None and set(fresh) == set(known or ()):
@@ -215,19 +234,25 @@ class Claimer:
     def _by_turn(
         cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, turns: Sequence[Turn]
     ) -> Taken:
-        may = open_turns(turns, request.pauses, request.room.shut)
-        parts = shares(may, request.n, request.room)
-        arrays = {
+        narrowed = request.narrow(cursor, open_turns(turns, request.pauses, request.room.shut), request.room)
+        room = narrowed.room
+        may = open_turns(turns, request.pauses, room.shut)
+        parts = shares(may, request.n, room)
+        arrays: dict[str, Any] = {
+            # Of those whose breakers are open, the turns that are left are probes.
+            "accounts": sorted(request.pauses.accounts | room.shut),
             "lanes": [part.turn.lane for part in parts],
             "services": [part.turn.service_id for part in parts],
             "through": [part.turn.account_id for part in parts],
             "quotas": [part.quota for part in parts],
             "rests": [part.rest for part in parts],
+            "ages": [_age(part.turn, request.lane) for part in parts],
         }
         messages = _leased(cursor, CLAIM_DUE, {**parameters, **arrays}, token) if parts else []
         # Of those that are full nothing was seen.
-        stopped = bool(request.room.full) or not satisfied(may, parts, len(messages))
-        return Taken(messages, all_of_it=not stopped, stopped=stopped, full=request.room.full)
+        stopped = bool(room.full) or not satisfied(may, parts, len(messages))
+        all_of_it = not stopped and narrowed.slots_in is None
+        return Taken(messages, all_of_it=all_of_it, stopped=stopped, full=room.full, slots_in=narrowed.slots_in)
 
     @staticmethod
     def _parameters(request: Request, token: UUID) -> dict[str, Any]:
@@ -239,10 +264,15 @@ class Claimer:
             "worker": request.worker,
             "task_id": request.task_id,
             "solitary": request.solitary,
-            "accounts": sorted(request.pauses.accounts | request.room.shut),
+            "accounts": sorted(request.pauses.accounts | request.room.shut | request.pauses.breakers.keys()),
             "paused": sorted(request.pauses.services),
             "batches": sorted(request.pauses.batches),
         }
+
+
+def _age(turn: Turn, lane: Lane) -> float:
+    """How long something of ``turn`` must have been due before a claim for ``lane`` takes it."""
+    return HELP_SECONDS if turn.lane == LANES.index(Lane.URGENT) and lane is not Lane.URGENT else 0.0
 
 
 def _leased(cursor: Cursor, sql: str, parameters: dict[str, Any], token: UUID) -> list[Claimed]:

@@ -212,7 +212,7 @@ def test_every_command_runs_with_our_own_interpreter() -> None:
     ports = processes.Ports(web=8000, flower=5555, simulator=8900, smtp=8925)
     all_of_them = processes.everything(ports)
     assert {each.arguments[0] for each in all_of_them} == {sys.executable}
-    names = ["simulator", "web", "worker1", "worker2", "relay", "beat", "flower"]
+    names = ["simulator", "web", "worker1", "worker2", "worker3", "relay", "beat", "flower"]
     assert [each.name for each in all_of_them] == names
 
 

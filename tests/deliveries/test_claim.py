@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from channels.base import ReceiptKind
 from chaski.vocabulary import Lane
 from deliveries import acts
-from deliveries.delivery.claim import Claimer, Taken
+from deliveries.delivery.claim import HELP_SECONDS, Claimer, Taken
 from deliveries.delivery.turns import Room
 from deliveries.models import Account, Attempt, Pending
 from deliveries.models.control import PauseScope
@@ -22,6 +22,8 @@ from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account, make_caller
 
 pytestmark = pytest.mark.django_db
+#: The urgent wait so long before others help.
+LEFT_ALONE = timedelta(seconds=HELP_SECONDS + 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +67,27 @@ def test_the_urgent_go_first_and_a_lane_never_takes_a_lazier_one(shop: Caller) -
     (bulk,) = steps.accept(shop.service, priority="bulk")
     (normal,) = steps.accept(shop.service, priority="normal")
     (urgent,) = steps.accept(shop.service, priority="urgent")
-    assert [claimed.id for claimed in steps.claim(1, lane=Lane.NORMAL)] == [urgent]
-    assert [claimed.id for claimed in steps.claim(lane=Lane.NORMAL)] == [normal]
-    assert [claimed.id for claimed in steps.claim(lane=Lane.BULK)] == [bulk]
+    with steps.later(LEFT_ALONE):
+        assert [claimed.id for claimed in steps.claim(1, lane=Lane.NORMAL)] == [urgent]
+        assert [claimed.id for claimed in steps.claim(lane=Lane.NORMAL)] == [normal]
+        assert [claimed.id for claimed in steps.claim(lane=Lane.BULK)] == [bulk]
+
+
+def test_the_urgent_are_left_to_those_who_are_there_for_them_for_a_moment(shop: Caller) -> None:
+    (normal,) = steps.accept(shop.service)
+    (urgent,) = steps.accept(shop.service, priority="urgent")
+    assert [claimed.id for claimed in steps.claim(lane=Lane.BULK)] == [normal]
+    assert [claimed.id for claimed in steps.claim(lane=Lane.URGENT)] == [urgent]
+    (urgent,) = steps.accept(shop.service, priority="urgent")
+    with steps.later(LEFT_ALONE):
+        assert [claimed.id for claimed in steps.claim(lane=Lane.BULK)] == [urgent]
 
 
 def test_the_urgent_do_not_stand_in_a_claim_of_hundreds(shop: Caller) -> None:
     fill(shop.service.pk, 20_000)
     urgent = set(steps.accept(shop.service, 3, priority="urgent"))
     claimer = Claimer()
-    with transaction.atomic(), connection.cursor() as cursor:
+    with steps.later(LEFT_ALONE), transaction.atomic(), connection.cursor() as cursor:
         first = claimer.claim(cursor, steps.request(cursor))
         second = claimer.claim(cursor, steps.request(cursor))
     assert ({message.id for message in first.messages}, first.all_of_it) == (urgent, False)
@@ -86,7 +99,7 @@ def test_many_urgent_take_no_more_than_every_other_claim(shop: Caller) -> None:
     claimer, lanes = Claimer(), []
     for _ in range(4):
         steps.accept(shop.service, 3, priority="urgent")
-        with transaction.atomic(), connection.cursor() as cursor:
+        with steps.later(LEFT_ALONE), transaction.atomic(), connection.cursor() as cursor:
             lanes.append(len(claimer.claim(cursor, steps.request(cursor)).messages))
     assert lanes == [3, 250, 6, 250]
 

@@ -94,8 +94,8 @@ def test_the_metrics_that_operators_are_told_to_watch_are_served() -> None:
 
 def test_every_process_is_in_the_architecture() -> None:
     page = read("architecture.md").partition("## Processes")[2].partition("##")[0].lower()
-    for process in processes.everything(processes.Ports(1, 2, 3, 4), workers=1):
-        assert f"| {process.name.rstrip('1')} |" in page
+    for process in processes.everything(processes.Ports(1, 2, 3, 4), heavy_workers=1):
+        assert f"| {process.name.rstrip('12')} |" in page
 
 
 def test_the_schema_names_every_field_that_intake_takes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from config import processes
+from config.celery import NICENESS
 from config.processes import Process
 from tests.contracts.wire import task
 from tests.processes.system import System, wait_for
@@ -31,6 +33,10 @@ def worker(system: System, number: int, queues: str) -> Iterator[None]:
         system.supervisor.end(usual.name)
 
 
+def niceness(system: System, number: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, system.supervisor.children[f"worker{number}"].popen.pid)
+
+
 def findings(system: System) -> dict[str, Any]:
     answer = system.manage.run("doctor", "--json", codes=(0, 1, 3)).document
     return {finding["check"]: finding for finding in answer["findings"]}
@@ -49,7 +55,9 @@ def test_a_retired_queue_is_drained_by_the_workers_of_its_successor(system: Syst
     )
     with worker(system, 11, "urgent"):
         assert broker.llen("slow") == 3, "it takes urgent messages only"
+        assert niceness(system, 11) == 0
         with worker(system, 12, "bulk"):
+            assert niceness(system, 12) == NICENESS, "it lets the urgent ones go first"
             wait_for(lambda: not broker.llen("slow"), 15, "the end of the retired queue")
             broker.lpush("slow", json.dumps(bell))
             wait_for(lambda: not broker.llen("slow"), 15, "what an old publisher still rings")
