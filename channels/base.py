@@ -27,6 +27,7 @@ from channels.errors import (
     Throttled,
     Transient,
 )
+from channels.rates import InvalidRate, Rates, parse
 
 if TYPE_CHECKING:
     from channels.http import HttpClient
@@ -66,6 +67,13 @@ class Option:
     required: bool = False
     secret: bool = False
     default: str = ""
+
+
+#: What every account takes besides its provider's own options.
+PACE = (
+    Option("rate", "at most so many messages in a time through this account: 80/s, 15/15m; none lifts the usual one"),
+    Option("recipient_rate", "the same to each recipient: 1/6s; none lifts the usual one"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +195,8 @@ class Provider(ABC):
     window: ClassVar[int] = 500
     #: Does one host answer all calls of an account, so that its answers tell how many calls at once it can take?
     one_host: ClassVar[bool] = True
+    #: How fast the vendor takes messages, unless the account's options say otherwise.
+    usual_rates: ClassVar[Rates] = Rates()
     options: ClassVar[Sequence[Option]] = ()
     #: What ``send`` understands in a message's own ``options``: name -> what it does.
     message_options: ClassVar[Mapping[str, str]] = {}
@@ -236,7 +246,7 @@ class Provider(ABC):
     def check(cls, settings: Mapping[str, str]) -> dict[str, str]:
         """The account's settings with defaults filled in. Raises ``InvalidOption`` for unknown or missing ones, and for
         values that are no text or cannot be sent as UTF-8."""
-        known = {option.name: option for option in cls.options}
+        known = {option.name: option for option in (*cls.options, *PACE)}
         for name, value in settings.items():
             if name not in known:
                 raise InvalidOption(name, f"{cls.name} has no such option; it knows {', '.join(known) or 'none'}")
@@ -247,7 +257,19 @@ class Provider(ABC):
         base_url = settings.get("base_url")
         if base_url and not base_url.startswith(("https://", "http://")):
             raise InvalidOption("base_url", "must begin with https:// (or http://)")
+        cls.rates(settings)
         return {name: settings.get(name) or option.default for name, option in known.items()}
+
+    @classmethod
+    def rates(cls, settings: Mapping[str, str]) -> Rates:
+        """How fast an account of these settings may send. Raises ``InvalidOption``."""
+        given = []
+        for option, usual in zip(PACE, (cls.usual_rates.account, cls.usual_rates.recipient), strict=True):
+            try:
+                given.append(parse(settings[option.name]) if settings.get(option.name) else usual)
+            except InvalidRate as error:
+                raise InvalidOption(option.name, str(error)) from error
+        return Rates(*given)
 
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:

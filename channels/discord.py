@@ -30,6 +30,7 @@ from channels.base import (
 )
 from channels.codes import Code, Codes
 from channels.http import HttpClient, HttpResponse
+from channels.rates import Rate, Rates
 
 TEXT_LIMIT = 2000
 EMBEDS_LIMIT = 10
@@ -88,6 +89,8 @@ class Discord(Provider):
 
     name = "discord"
     channels = ("discord",)
+    #: https://discord.com/developers/docs/topics/rate-limits#global-rate-limit
+    usual_rates = Rates(Rate(50))
     options = (
         Option("token", "the bot's token", required=True, secret=True),
         Option("base_url", "where the API is", default="https://discord.com/api/v10"),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from channels import graph
 from channels.base import Option
 from channels.graph_messages import SendApi
+from channels.rates import Rate, Rates
 
 TEXT_LIMIT = 1000
 
@@ -22,6 +23,8 @@ class Instagram(SendApi):
     channels = ("instagram",)
     reads = True
     sender = "instagram_id"
+    #: https://developers.facebook.com/docs/messenger-platform/overview/rate-limiting, for text
+    usual_rates = Rates(Rate(300))
     options = (
         Option("instagram_id", "the id of the professional account that writes, digits", required=True),
         graph.TOKEN,

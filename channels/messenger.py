@@ -8,6 +8,7 @@ from __future__ import annotations
 from channels import graph
 from channels.base import Option
 from channels.graph_messages import SendApi
+from channels.rates import Rate, Rates
 
 TEXT_LIMIT = 2000
 
@@ -18,6 +19,8 @@ class Messenger(SendApi):
     name = "messenger"
     channels = ("messenger",)
     sender = "page_id"
+    #: https://developers.facebook.com/docs/messenger-platform/overview/rate-limiting, for text
+    usual_rates = Rates(Rate(300))
     options = (
         Option("page_id", "the id of the page that writes, digits", required=True),
         graph.TOKEN,

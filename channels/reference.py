@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-from channels.base import Option, Provider
+from channels.base import PACE, Option, Provider
 from channels.registry import providers
 from channels.simulator.faults import table
 
@@ -35,7 +35,8 @@ def _providers() -> str:
     head = (
         "# Providers\n\nAn account is made with `manage.py account create CHANNEL PROVIDER NAME`; its options are given as"
         " `--option name=value`, its secrets as `--secret name=value`. A message's own options are the object `options`"
-        " of a message.\n"
+        " of a message. Every account takes these options too:\n\n| account option | what it is |\n| --- | --- |\n"
+        + "".join(f"| `{option.name}` | {_markdown(option.help)} |\n" for option in PACE)
     )
     return _WRITTEN + head + "".join("\n" + "\n".join(_provider(cls)) for cls in classes)
 
@@ -62,7 +63,16 @@ def _promises(cls: type[Provider]) -> str:
         if cls.reconciles
         else "It cannot be asked for a message"
     )
-    return f"A repeat {repeat}. {receipts}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds."
+    return (
+        f"A repeat {repeat}. {receipts}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds.{_pace(cls)}"
+    )
+
+
+def _pace(cls: type[Provider]) -> str:
+    usual = cls.usual_rates
+    through = [f"{usual.account} through an account"] if usual.account else []
+    to = [f"{usual.recipient} to a recipient"] if usual.recipient else []
+    return f" Unless told otherwise it is sent at most {' and '.join(through + to)}." if through or to else ""
 
 
 def _markdown(text: str) -> str:

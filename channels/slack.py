@@ -27,6 +27,7 @@ from channels.base import (
 )
 from channels.codes import Codes
 from channels.http import HttpClient, HttpResponse
+from channels.rates import Rate, Rates
 
 #: Longer texts are cut off by Slack without a word: https://docs.slack.dev/reference/methods/chat.postMessage#truncating
 TEXT_LIMIT = 40_000
@@ -108,6 +109,8 @@ class Slack(Provider):
 
     name = "slack"
     channels = ("slack",)
+    #: https://docs.slack.dev/apis/web-api/rate-limits, for chat.postMessage
+    usual_rates = Rates(recipient=Rate(1))
     options = (
         Option("token", "the bot's token (xoxb-...), with the scope chat:write", required=True, secret=True),
         Option("base_url", "where the API is", default="https://slack.com/api"),

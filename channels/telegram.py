@@ -25,6 +25,7 @@ from channels.base import (
     Throttled,
 )
 from channels.http import HttpClient, HttpResponse
+from channels.rates import Rate, Rates
 
 TEXT_LIMIT = 4096
 CAPTION_LIMIT = 1024
@@ -60,6 +61,8 @@ class Telegram(Provider):
 
     name = "telegram"
     channels = ("telegram",)
+    #: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
+    usual_rates = Rates(Rate(30), Rate(1))
     options = (
         Option("token", "the bot's token from @BotFather (123456:ABC...)", required=True, secret=True),
         Option("base_url", "where the API is", default="https://api.telegram.org"),

@@ -28,6 +28,7 @@ from channels.base import (
     Transient,
 )
 from channels.codes import Code, Codes
+from channels.rates import Rate, Rates
 from channels.reports import moment, our_id
 
 TEXT_LIMIT = 4096
@@ -133,6 +134,9 @@ class WhatsAppCloud(graph.Graph):
     channels = ("whatsapp",)
     reads = True
     codes = CODES
+    #: https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput
+    #: More than one in 6 s to one person is its error 131056.
+    usual_rates = Rates(Rate(80), Rate(1, 6.0))
     options = (
         Option("phone_number_id", "the id of the number that sends, digits", required=True),
         graph.TOKEN,

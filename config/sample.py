@@ -67,7 +67,9 @@ class Simulator:
             options = f"base_url={base}/twilio account_sid=AC{'0' * 32} from_number=+15005550006"
             return _account("twilio", name, options, "auth_token=simulated")
         if channel == "telegram":
-            return _account("telegram", name, f"base_url={base}/telegram", "token=1000000:simulated")
+            # Telegram's rate is not the simulator's, and the first look at Chaski should not wait for it.
+            options = f"base_url={base}/telegram rate=none recipient_rate=none"
+            return _account("telegram", name, options, "token=1000000:simulated")
         return _account("webhook", name, f"base_url={base}/webhook", f"secret={secrets['WEBHOOK_SECRET']}")
 
 

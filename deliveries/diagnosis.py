@@ -20,7 +20,7 @@ from chaski.vocabulary import Lane
 from deliveries.delivery.accounts import owner, unusable
 from deliveries.delivery.spill import REJECTED, TORN, orphans, usable
 from deliveries.doorbell import BROKER_ERRORS, Publisher
-from deliveries.models import Account
+from deliveries.models import Account, Breaker
 from deliveries.models.parked import NOTES
 from deliveries.secrets import unseal
 
@@ -227,10 +227,17 @@ def _clock() -> Iterator[Finding]:
 
 def _accounts() -> Iterator[Finding]:
     accounts = list(Account.objects.all())
+    broken = dict(Breaker.objects.values_list("account_id", "opened_at"))
     for account in accounts:
         if account.stopped_at is not None:
             fix = f"Mend its credentials, then `manage.py resume --account {account.name}`."
             yield Finding("account", Level.DEGRADED, f"{account} stopped: {account.stopped_reason}", fix)
+        if account.pk in broken:
+            found = (
+                f"{account}: its provider has failed since {broken[account.pk]:%Y-%m-%d %H:%M} UTC; its messages wait"
+            )
+            fix = "Look at its breaker in the admin for the reasons; it closes by itself when a message gets through."
+            yield Finding("account", Level.DEGRADED, found, fix)
         problem = _problem_of(account)
         if problem:
             yield Finding("account", Level.DEGRADED, f"{account}: {problem}", "Set it up again with `account create`.")

@@ -19,6 +19,7 @@ DELETE FROM idempotency WHERE (service_id, key) IN (
 """
 FORGET_HEARTBEATS = "DELETE FROM heartbeat WHERE seen_at < chaski_now() - interval '1 day'"
 FORGET_PARKED = "DELETE FROM parked WHERE last_at < chaski_now() - interval '30 days'"
+FORGET_BREAKERS = "DELETE FROM breaker_event WHERE at < chaski_now() - interval '90 days'"
 PARTITIONS = "SELECT chaski_ensure_partitions(3)"
 
 
@@ -39,5 +40,7 @@ def run() -> dict[str, int]:
             done["heartbeats"] = cursor.rowcount
             cursor.execute(FORGET_PARKED)
             done["parked"] = cursor.rowcount
+            cursor.execute(FORGET_BREAKERS)
+            done["breaker_changes"] = cursor.rowcount
     done["at"] = int(datetime.now(UTC).timestamp())
     return done

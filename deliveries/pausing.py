@@ -1,10 +1,13 @@
-"""The kill switch: what must not be claimed now. Set by `manage.py pause` and the admin, asked by the claim and by `trace`."""
+"""What must not be claimed now: the kill switch, and open breakers.
+
+Set by `manage.py pause`, the admin and the engine; asked by the claim and by `trace`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from deliveries.sql import Cursor
@@ -17,18 +20,21 @@ UNION ALL
 SELECT 'account', id::text FROM account WHERE stopped_at IS NOT NULL
 UNION ALL
 SELECT 'all', '' FROM lineage WHERE held_at IS NOT NULL
+UNION ALL
+SELECT 'breaker', account_id || ' ' || extract(epoch FROM probe_at - chaski_now()) FROM breaker
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """Everything that is held at one moment."""
+    """Everything that is held at one moment. ``breakers``: open ones by account, with the seconds until the next probe."""
 
     everything: bool
     channels: frozenset[str]
     accounts: frozenset[int]
     services: frozenset[int]
     batches: frozenset[UUID]
+    breakers: Mapping[int, float] = field(default_factory=dict)
 
     def hold(self, channel: str) -> bool:
         """Is nothing at all to be claimed on ``channel``?"""
@@ -49,6 +55,7 @@ def read(cursor: Cursor) -> Pauses:
         accounts=frozenset(int(value) for value in values("account")),
         services=frozenset(int(value) for value in values("service")),
         batches=frozenset(UUID(value) for value in values("batch")),
+        breakers={int(account): float(seconds) for account, seconds in map(str.split, values("breaker"))},
     )
 
 

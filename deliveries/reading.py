@@ -5,7 +5,7 @@ Called by the API, `trace` and the admin. Nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,11 +13,13 @@ from uuid import UUID
 
 from django.db import connection
 
+from channels.base import InvalidOption
 from channels.media import MEDIA
+from channels.rates import Rate
 from channels.registry import UnknownProvider, provider_class
 from chaski.vocabulary import FINAL, Status, WaitingFor
-from deliveries import pausing
-from deliveries.models import Message, Pending
+from deliveries import pacing, pausing
+from deliveries.models import Account, Message, Pending
 
 #: How long receipts may still come for a message that was handed over.
 RECEIPT_WINDOW = timedelta(hours=72)
@@ -79,8 +81,13 @@ def is_final(message: Message, now: datetime) -> bool:
     return not awaited or message.updated_at < now - RECEIPT_WINDOW
 
 
-def waiting(pending: Pending | None, pauses: pausing.Pauses, now: datetime) -> Waiting | None:
-    """What ``pending`` waits for. What holds a whole account or channel is computed here, not written to each row."""
+def waiting(
+    pending: Pending | None, pauses: pausing.Pauses, now: datetime, slots: Mapping[int, float] | None = None
+) -> Waiting | None:
+    """What ``pending`` waits for. What holds a whole account or channel is computed here, not written to each row.
+
+    ``slots`` as ``until_slots`` gives them, where somebody looks at few messages.
+    """
     if pending is None or pending.lease_until is not None:
         return None
     if pending.blocked:
@@ -96,7 +103,25 @@ def waiting(pending: Pending | None, pauses: pausing.Pauses, now: datetime) -> W
         return Waiting(WaitingFor.PAUSED)
     if pending.due_at > now:
         return Waiting(pending.waiting_for or WaitingFor.SCHEDULE, pending.due_at)
+    if pending.account_id in pauses.breakers:
+        return Waiting(WaitingFor.BREAKER, now + timedelta(seconds=max(0.0, pauses.breakers[pending.account_id])))
+    if (seconds := (slots or {}).get(pending.account_id, 0.0)) > 0:
+        return Waiting(WaitingFor.RATE_LIMIT, now + timedelta(seconds=seconds))
     return None
+
+
+def until_slots(pending: Iterable[Pending], accounts: Iterable[Account], now: datetime) -> dict[int, float]:
+    """Seconds until the next message may leave, for those of ``accounts`` that keep a rate and have one of ``pending`` due."""
+    due = {row.account_id for row in pending if row.lease_until is None and not row.blocked and row.due_at <= now}
+    rates = {account.pk: _rate(account) for account in accounts if account.pk in due}
+    return pacing.waits({account_id: rate for account_id, rate in rates.items() if rate is not None})
+
+
+def _rate(account: Account) -> Rate | None:
+    try:
+        return provider_class(account.channel, account.provider).rates(account.options).account
+    except (UnknownProvider, InvalidOption):
+        return None
 
 
 def now_and_pauses() -> tuple[datetime, pausing.Pauses]:

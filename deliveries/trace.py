@@ -57,14 +57,16 @@ class Trace:
 
 
 def trace(message: Message) -> Trace:
-    """The life of ``message``: six queries, whatever happened."""
+    """The life of ``message``: seven queries at most, whatever happened."""
     pending = Pending.objects.filter(pk=message.pk).first()
     now, pauses = reading.now_and_pauses()
+    accounts = Account.objects.filter(pk=message.account_id).only("channel", "provider", "options")
+    slots = reading.until_slots([pending], accounts, now) if pending is not None else {}
     entries = [*_events(message), *_attempts(message), *_inquiries(message), *_receipts(message), *_acts(message)]
     return Trace(
         message=message,
         status=reading.effective_status(message, pending),
-        waiting=reading.waiting(pending, pauses, now),
+        waiting=reading.waiting(pending, pauses, now, slots),
         entries=sorted(entries, key=lambda entry: entry.at),
     )
 

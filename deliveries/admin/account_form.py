@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from django import forms
 
-from channels.base import InvalidOption, Option, Provider
+from channels.base import PACE, InvalidOption, Option, Provider
 from channels.registry import UnknownProvider, provider_class
 from deliveries.admin.base import Password, RowForm, TextInput
 from deliveries.delivery.accounts import owner
@@ -70,7 +70,7 @@ class AccountForm(RowForm):
 def form_for(channel: str, provider: str) -> type[AccountForm]:
     """The form for accounts of ``provider`` on ``channel``. Without options where the provider is not known."""
     try:
-        options = tuple(provider_class(channel, provider).options)
+        options = (*provider_class(channel, provider).options, *PACE)
     except UnknownProvider:
         options = ()
     fields: dict[str, Any] = {PREFIX + option.name: _field(option) for option in options}

@@ -89,6 +89,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
                 _item("Pauses", "pause", "pause_circle", may),
                 _item("Suppressions", "suppression", "block", may),
                 _item("Processes", "heartbeat", "monitor_heart", may),
+                _item("Breakers", "breakerevent", "electrical_services", may),
                 _item("Receipts", "receipt", "receipt_long", may),
                 _item("Parked tasks", "parked", "garage", may),
                 _item("Audit", "audit", "policy", may),

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from deliveries.admin.base import KeysetAdmin, ReadOnly, shown, timed
 from deliveries.admin.showing import plain
-from deliveries.models import Audit, Batch, Heartbeat, Message, Parked, Pending, Receipt
+from deliveries.models import Audit, Batch, BreakerEvent, Heartbeat, Message, Parked, Pending, Receipt
 from deliveries.models.evidence import ReceiptEffect
 
 
@@ -123,6 +123,16 @@ class ParkedAdmin(KeysetAdmin, ReadOnly):
         shown("payload", "body", 8_000),
         "payload_chars",
     )
+    readonly_fields = fields
+
+
+@admin.register(BreakerEvent)
+class BreakerEventAdmin(KeysetAdmin, ReadOnly):
+    """When accounts were given up for a time because their providers failed, and when they came back."""
+
+    list_display = ("id", timed("at", "at"), "account", "change", shown("detail", "about it", 200))
+    list_select_related = ("account",)
+    fields = (timed("at", "at"), "account", "change", shown("detail", "about it", 600))
     readonly_fields = fields
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,6 +42,7 @@ class Surroundings:
     pauses: Pauses
     pending: dict[UUID, Pending]
     accounts: dict[int, str]
+    slots: Mapping[int, float] = field(default_factory=dict)
 
 
 def shown(message: Message) -> dict[str, Any]:
@@ -53,8 +54,16 @@ def shown(message: Message) -> dict[str, Any]:
 def shown_all(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as they are now, in four queries however many they are."""
     now, pauses = reading.now_and_pauses()
-    accounts = Account.objects.filter(pk__in={message.account_id for message in messages})
-    around = Surroundings(now, pauses, reading.pending_of(messages), dict(accounts.values_list("pk", "name")))
+    found = Account.objects.filter(pk__in={message.account_id for message in messages})
+    accounts = list(found.only("name", "channel", "provider", "options"))
+    pending = reading.pending_of(messages)
+    around = Surroundings(
+        now=now,
+        pauses=pauses,
+        pending=pending,
+        accounts={account.pk: account.name for account in accounts},
+        slots=reading.until_slots(pending.values(), accounts, now),
+    )
     return [_present(message, around) for message in messages]
 
 
@@ -107,7 +116,7 @@ def _pauses() -> Pauses:
 
 def _present(message: Message, around: Surroundings) -> dict[str, Any]:
     pending = around.pending.get(message.pk)
-    waits = reading.waiting(pending, around.pauses, around.now)
+    waits = reading.waiting(pending, around.pauses, around.now, around.slots)
     return {
         **_as_given(message, around.accounts.get(message.account_id, "")),
         "recipient": message.recipient,

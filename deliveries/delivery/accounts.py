@@ -15,6 +15,7 @@ from django.conf import settings
 
 from channels.base import InvalidOption, Provider
 from channels.http import HttpClient
+from channels.rates import Rates
 from channels.registry import UnknownProvider, provider_class
 from deliveries.conf import timings
 from deliveries.models.accounts import InDoubtPolicy
@@ -23,6 +24,8 @@ from deliveries.secrets import Unsealable, unseal
 from deliveries.sql import Cursor
 
 log = structlog.get_logger(__name__)
+
+UNPACED = Rates()
 
 READ = """
 SELECT id, public_id, channel, provider, options, secrets, in_doubt_policy, blind_retries, updated_at
@@ -39,6 +42,7 @@ class LiveAccount:
     updated_at: datetime
     policy: Policy
     receipts_url: str = ""
+    rates: Rates = UNPACED
     provider: Provider | None = None
     problem: str = ""
 
@@ -119,6 +123,7 @@ def live(row: Sequence[Any], http: HttpClient) -> LiveAccount:
         updated_at=updated_at,
         policy=policy if not cls.idempotent else idempotent(policy),
         receipts_url=f"{settings.CHASKI_PUBLIC_URL}/receipts/{public_id}" if cls.receipts else "",
+        rates=cls.rates(configured),
         provider=provider,
     )
 

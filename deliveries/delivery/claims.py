@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from chaski.vocabulary import Lane
 from deliveries import lineage, pausing
 from deliveries.conf import timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
+from deliveries.delivery.breakers import Breakers
 from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, Taken, begin
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand
 from deliveries.delivery.leases import lease_seconds
+from deliveries.delivery.pace import Pace
+from deliveries.delivery.turns import Narrowed, Room, Turn
 from deliveries.delivery.window import Window
+from deliveries.sql import Cursor
 
 
 class Claims:
@@ -26,7 +32,7 @@ class Claims:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._urgent, self._others = EngineConnection(), EngineConnection()
-        self._claimer = Claimer()
+        self._claimer, self._pace, self.breakers = Claimer(), Pace(), Breakers()
         self._lock = threading.Lock()
         self._resting: dict[int, float] = {}
         self._pauses: tuple[float, pausing.Pauses] | None = None
@@ -40,24 +46,65 @@ class Claims:
         """Claim nothing through the account for so long: its provider asked for that."""
         with self._lock:
             self._resting[account_id] = time.monotonic() + seconds
+        self._pace.stop(account_id, seconds)
 
     def look_anew(self, hand: Hand) -> None:
         """Somebody rang: whoever sends by now has a part in the next claim."""
         self._claimer.turns.forget(hand.channel, hand.lane)
 
-    def claim(self, hand: Hand, window: Window, n: int, ids: tuple[str, ...] = (), *, solitary: bool = False) -> Taken:
+    def claim(
+        self,
+        hand: Hand,
+        window: Window,
+        accounts: Accounts,
+        n: int,
+        ids: tuple[str, ...] = (),
+        *,
+        solitary: bool = False,
+    ) -> Taken:
         """Lease up to ``n`` messages for ``hand``, and take them into their accounts' windows. Raises ``psycopg.Error``."""
         connection = self._connection(hand)
         try:
             # Room is looked at and taken under the connection's lock: two lanes would both see the same.
             with connection.statements() as cursor:
+                if self.breakers.flush(cursor):
+                    self._pauses = None
+                probes: set[int] = set()
                 request = self._request(self._paused(connection), hand, window, n, ids, solitary=solitary)
-                taken = self._claimer.claim(cursor, request)
+                request = replace(request, narrow=partial(self._narrow, request, accounts, probes))
+                taken = self._admitted(cursor, accounts, self._claimer.claim(cursor, request), hand.lane)
+                unused = probes - {message.account_id for message in taken.messages}
+                if unused:
+                    self.breakers.unused(cursor, unused)
                 window.begin(message.account_id for message in taken.messages)
         except BaseException:
             self._pauses = None  # after an outage it may be another database
             raise
         return taken
+
+    def _narrow(
+        self,
+        request: Request,
+        accounts: Accounts,
+        probes: set[int],
+        cursor: Cursor,
+        turns: Sequence[Turn],
+        room: Room,
+    ) -> Narrowed:
+        """``room`` less what breakers and rates forbid; the ``probes`` that this claim may send are noted."""
+        of_turns = {turn.account_id for turn in turns}
+        broken = of_turns & request.pauses.breakers.keys()
+        if broken:
+            due = [each for each in broken if request.pauses.breakers[each] <= self._pauses_age()]
+            taken = self.breakers.take(cursor, due) if due else frozenset()
+            probes |= taken
+            room = room.but(broken - taken, dict.fromkeys(taken, 1))
+        known = accounts.get(cursor, sorted(of_turns))
+        return self._pace.narrow(cursor, known, turns, room, request.lane)
+
+    def _admitted(self, cursor: Cursor, accounts: Accounts, taken: Taken, lane: Lane) -> Taken:
+        known = accounts.get(cursor, [message.account_id for message in taken.messages])
+        return replace(taken, messages=self._pace.admit(cursor, known, taken.messages, lane))
 
     def begin(
         self, hand: Hand, window: Window, claimed: Sequence[Claimed], accounts: Accounts
@@ -109,3 +156,7 @@ class Claims:
             with connection.transaction() as cursor:
                 pauses = self._pauses = (now, lineage.pauses(cursor))
         return pauses[1]
+
+    def _pauses_age(self) -> float:
+        pauses = self._pauses
+        return time.monotonic() - pauses[0] if pauses is not None else 0.0

@@ -135,7 +135,7 @@ class Engine:
             if self._claim_suspect(hand, window) or named or (taken.messages and not taken.all_of_it):
                 continue
             if not taken.all_of_it:
-                if hand.wait_for_room(window, taken.full, min(left, LOOK_AGAIN_SECONDS)):
+                if hand.wait_for_room(window, taken.full, min(left, taken.slots_in or LOOK_AGAIN_SECONDS)):
                     self._claims.look_anew(hand)
             elif not hand.pause(left) and not hand.tally.in_flight:
                 return hand.tally
@@ -162,7 +162,8 @@ class Engine:
     def _claim(self, hand: Hand, window: Window, room: int, ids: tuple[str, ...], *, solitary: bool = False) -> Taken:
         started = time.monotonic()
         try:
-            taken = self._claims.claim(hand, window, room, ids, solitary=solitary)
+            assert self._accounts is not None
+            taken = self._claims.claim(hand, window, self._accounts, room, ids, solitary=solitary)
         except BaseException:
             window.give(room)
             if solitary:
@@ -233,12 +234,17 @@ class Engine:
 
     async def _one(self, hand: Hand, window: Window, message: Claimed, account: LiveAccount, started: float) -> None:
         seconds = timings().deadline(type(account.provider)) if account.provider else 1.0
+        if (wait := message.start - time.monotonic()) > 0:
+            seconds += wait
+            await asyncio.sleep(wait)
         began, bad = time.monotonic(), True
         try:
             outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
             bad = outcome.error_class in OVERLOADED or outcome.account_wide
         finally:
             window.answered(message.account_id, time.monotonic() - began, bad=bad)
+        if account.provider is not None and account.provider.one_host:
+            self._claims.breakers.answered(message.account_id, outcome.code, bad=outcome.error_class in OVERLOADED)
         now = moment(message, started, time.monotonic())
         history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)

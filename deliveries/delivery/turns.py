@@ -10,8 +10,8 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from chaski.vocabulary import Lane
@@ -66,9 +66,22 @@ class Room:
         """What the account with the least room may take."""
         return min((self.usual, *self.free.values()))
 
+    def but(self, resting: Iterable[int], free: Mapping[int, int]) -> Room:
+        """The same where accounts are ``resting`` besides, and others may take no more than they have ``free``."""
+        least = {account_id: min(self.of(account_id), calls) for account_id, calls in free.items()}
+        return replace(self, free={**self.free, **least}, resting=self.resting.union(resting))
+
     def of(self, account_id: int) -> int:
         """How many calls of ``account_id`` may begin."""
         return self.free.get(account_id, self.usual)
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """The room that pacing leaves. ``slots_in``: seconds until some account has a slot, where a task should wait for that."""
+
+    room: Room
+    slots_in: float | None = None
 
 
 #: No account is bounded but by the size of the claim.

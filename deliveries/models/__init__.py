@@ -1,6 +1,7 @@
 """The tables, one file per concern. Rows that are written by the million are written by SQL in the stage that owns them."""
 
 from deliveries.models.accounts import Account, Endpoint, Route, Template
+from deliveries.models.breakers import Breaker, BreakerEvent
 from deliveries.models.control import Audit, Heartbeat, Lineage, Pause, PeriodicSlot, Suppression, Watch
 from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
@@ -14,6 +15,8 @@ __all__ = [
     "Attempt",
     "Audit",
     "Batch",
+    "Breaker",
+    "BreakerEvent",
     "Endpoint",
     "Event",
     "Heartbeat",

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chaski.vocabulary import Lane
-from deliveries import intake, lineage
+from deliveries import intake
 from deliveries.conf import timings
 from deliveries.delivery import engine as engines
 from deliveries.delivery.account_window import START
 from deliveries.delivery.engine import Engine
-from deliveries.delivery.recorder import Recorder
-from deliveries.lineage import Guard
 from deliveries.models import Account, Attempt, Message, Pending
 from deliveries.models.messages import Origin
 from tests.factories import Caller, make_account
@@ -32,43 +27,6 @@ MANY = 4 * START
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task's time is not up because the machine is busy."""
     monkeypatch.setattr(engines, "timings", lambda: replace(timings(), task_run_seconds=30.0))
-
-
-@pytest.fixture
-def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Lane]]:
-    """The bells that the engine rang."""
-    found: list[tuple[str, Lane]] = []
-
-    class Noting:
-        def ring(self, channel: str, lane: Lane) -> None:
-            found.append((channel, lane))
-
-    monkeypatch.setattr(engines, "doorbell", Noting())
-    return found
-
-
-@pytest.fixture
-def worker(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, rung: list[Any]) -> Iterator[Engine]:
-    settings.CHASKI_SPILL = str(tmp_path)
-    over = threading.Event()
-
-    def record_until_it_is_over(self: Recorder) -> None:
-        while not over.is_set():
-            self._record(self._arrived(0.05))
-
-    monkeypatch.setattr(Recorder, "_run", record_until_it_is_over)
-    monkeypatch.setattr(lineage, "guard", lambda: Guard(()))
-    made = Engine("worker-of-a-test")
-    made.start()
-    yield made
-    made.finish(5)
-    made.loop.call_soon_threadsafe(made.loop.stop)
-    made._thread.join(5)
-    over.set()
-    made.recorder._thread.join(5)
-    made._claims.close()
-    made.recorder._connection.close()
-    made.loop.close()
 
 
 def accept(shop: Caller, count: int, **fields: Any) -> None:
