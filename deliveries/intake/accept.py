@@ -76,7 +76,7 @@ class Accepted:
     place: Place | None = None
 
 
-ACCEPT = """
+_ACCEPT = """
 WITH input AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
         n int, id uuid, service_id int, account_id int, batch_id uuid, channel text, provider text, lane smallint,
@@ -118,8 +118,12 @@ WITH input AS MATERIALIZED (
     INSERT INTO event (message_id, sequence, service_id, status, at, actor, reason)
     SELECT id, 1, service_id, 'queued', chaski_now(), '', '' FROM fresh
 )
-SELECT message_id, chaski_now(), due_at, blocked, waiting_for FROM queued
 """
+ACCEPT = f"{_ACCEPT} SELECT message_id, chaski_now(), due_at, blocked, waiting_for FROM queued"
+#: For hundreds at once: which of them were new is told only where some were not, and nothing of their places.
+ACCEPT_MANY = (
+    f"{_ACCEPT} SELECT CASE WHEN count(*) < %(all)s THEN coalesce(array_agg(message_id), '{{}}') END FROM queued"
+)
 
 WINNERS = """
 SELECT i.service_id, i.key, i.message_id, encode(i.fingerprint, 'hex') FROM idempotency i
@@ -193,12 +197,17 @@ def _blame(error: IntegrityError) -> IdTaken | TooLate:
 
 def insert(
     cursor: Cursor, drafts: Sequence[Draft], *, origin: Origin, batch_id: UUID | None = None
-) -> dict[UUID, Place]:
-    """Insert ``drafts`` in the caller's transaction; those that were new, by id. Ring only after its commit."""
+) -> Mapping[UUID, Place | None]:
+    """Insert ``drafts`` in the caller's transaction; those that were new, by id, with their places where they come without a
+    batch. Ring only after its commit."""
     rows = [_row(number, item, origin, batch_id) for number, item in enumerate(drafts)]
     lock_keys(cursor, {(item.service_id, item.ordering_key) for item in drafts if item.ordering_key})
-    cursor.execute(ACCEPT, {"rows": as_json(rows)})
-    return {row[0]: Place(*row[1:]) for row in cursor.fetchall()}
+    if batch_id is None:
+        cursor.execute(ACCEPT, {"rows": as_json(rows)})
+        return {row[0]: Place(*row[1:]) for row in cursor.fetchall()}
+    cursor.execute(ACCEPT_MANY, {"rows": as_json(rows), "all": len(rows)})
+    new = cursor.fetchall()[0][0]
+    return dict.fromkeys([item.id for item in drafts] if new is None else new)
 
 
 def lock_keys(cursor: Cursor, ordered: Collection[Key]) -> None:
@@ -219,7 +228,7 @@ def _arrays(keys: Collection[Key]) -> dict[str, list[Any]]:
     return {"services": [service_id for service_id, _ in keys], "keys": [key for _, key in keys]}
 
 
-def _answer(item: Draft, fresh: Mapping[UUID, Place], winners: Mapping[Key, tuple[UUID, str]]) -> Accepted:
+def _answer(item: Draft, fresh: Mapping[UUID, Place | None], winners: Mapping[Key, tuple[UUID, str]]) -> Accepted:
     if item.id in fresh:
         return Accepted(item.id, fresh=True, place=fresh[item.id])
     message_id, fingerprint = winners[item.service_id, item.key]

@@ -54,6 +54,7 @@ class Draft:
     recipient: str
     to: str
     key: str
+    #: Of what was asked for; empty without a key, as nobody compares it then.
     fingerprint: str
     content: dict[str, Any]
     options: dict[str, Any]
@@ -87,6 +88,8 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
         raise InvalidMessage(errors)
     due, expires_at = times
     message_id = checked.get("id") or uuid7()
+    # An id alone is a promise not to be doubled too.
+    key = key or checked.get("key", "") or (f"id:{checked['id']}" if "id" in checked else "")
     _offer_to_provider(account, checked, content, recipient, message_id)
     return Draft(
         id=message_id,
@@ -96,9 +99,8 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
         lane=checked.get("priority", Lane.NORMAL),
         recipient=recipient,
         to=checked["to"],
-        # An id alone is a promise not to be doubled too.
-        key=key or checked.get("key", "") or (f"id:{checked['id']}" if "id" in checked else ""),
-        fingerprint=fingerprint(given),
+        key=key,
+        fingerprint=fingerprint(given) if key else "",
         content=content,
         options=checked.get("options", {}),
         metadata=checked.get("metadata", {}),
