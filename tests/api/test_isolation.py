@@ -209,6 +209,8 @@ def test_the_tables_of_this_file_know_every_table_that_a_service_owns(owned: The
         "attempt",
         "audit",
         "batch",
+        "breaker",
+        "breaker_event",
         "endpoint",
         "event",
         "heartbeat",

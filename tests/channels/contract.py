@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from channels.base import (
+    PACE,
     Forged,
     InboundRequest,
     InvalidOption,
@@ -83,7 +84,7 @@ class ProviderContract:
 
     def test_a_valid_account_passes_and_gets_the_defaults(self) -> None:
         checked = self.provider.check(self.settings)
-        assert set(checked) == {option.name for option in self.provider.options}
+        assert set(checked) == {option.name for option in (*self.provider.options, *PACE)}
         assert all(checked[name] == value for name, value in self.settings.items())
 
     def test_a_checked_account_passes_again(self) -> None:

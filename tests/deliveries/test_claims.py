@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from channels.http import HttpClient
 from chaski.vocabulary import Lane
+from deliveries.delivery.accounts import Accounts
 from deliveries.delivery.claim import Claimer, Request, Taken
 from deliveries.delivery.claims import Claims
 from deliveries.delivery.hands import Hand
@@ -45,8 +48,11 @@ def test_two_lanes_do_not_both_take_the_same_room(claims: Claims, monkeypatch: p
 
     monkeypatch.setattr(Claimer, "claim", slow)
     claims._paused(claims._others)  # so that neither waits for that
+    accounts = Accounts(HttpClient(), asyncio.new_event_loop())
+
+    def claim(lane: Lane) -> Taken:
+        return claims.claim(Hand("sms", lane, "task"), window, accounts, 20)
+
     with ThreadPoolExecutor(2) as lanes:
-        taken = list(
-            lanes.map(lambda lane: claims.claim(Hand("sms", lane, "task"), window, 20), (Lane.NORMAL, Lane.BULK))
-        )
+        taken = list(lanes.map(claim, (Lane.NORMAL, Lane.BULK)))
     assert sum(len(each.messages) for each in taken) == 9

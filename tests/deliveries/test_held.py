@@ -14,9 +14,11 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
+from channels.http import HttpClient
 from chaski.vocabulary import Lane
 from deliveries import acts, heartbeat, lineage, pausing, restoring
 from deliveries.delivery import engine
+from deliveries.delivery.accounts import Accounts
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.reconcile import Reconciler
 from deliveries.delivery.recorder import Recorder
@@ -54,6 +56,7 @@ def test_a_worker_looks_by_itself_before_its_first_claim(shop: Caller, monkeypat
     look(Guard(()))
     come_from_elsewhere()
     worker = engine.Engine("worker-of-a-test")
+    worker._accounts = Accounts(HttpClient(), worker.loop)
     try:
         assert worker.drain("sms", Lane.BULK, (), "task-of-a-test").claimed == 0
     finally:
