@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from threading import Lock
 from uuid import UUID
 
+import structlog
+
 from channels.base import Forged, InboundRequest, InvalidOption, Provider, Receipt
 from channels.registry import UnknownProvider, provider_class
 from deliveries.conf import timings
-from deliveries.delivery.accounts import owner
+from deliveries.delivery.accounts import owner, unusable
 from deliveries.models import Account
 from deliveries.secrets import Unsealable, unseal
 
+log = structlog.get_logger(__name__)
 KEPT = 1_000
 
 
@@ -76,7 +79,11 @@ def verifier(account: Account) -> Verifier:
         configured = cls.check({**account.options, **unseal(owner(account.public_id), bytes(account.secrets))})
     except (UnknownProvider, InvalidOption, Unsealable) as error:
         return Verifier(account.pk, now, None, str(error))
-    return Verifier(account.pk, now, cls(configured, None))  # type: ignore[arg-type]
+    try:
+        return Verifier(account.pk, now, cls(configured, None))  # type: ignore[arg-type]
+    except Exception as error:  # one account's set-up is no 500 for its vendor
+        log.exception("account_unusable", account=account.pk)
+        return Verifier(account.pk, now, None, unusable(error))
 
 
 verifiers = Verifiers()

@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from channels.twilio import signature
+from channels.twilio import Twilio, signature
 from deliveries.models import Account, Receipt
 from tests.api.calls import nothing_stored, problem
 from tests.factories import make_account
@@ -77,6 +77,17 @@ def test_a_receipt_signed_for_another_account_is_forged(twilio: Account) -> None
 
 def test_an_account_whose_secrets_cannot_be_read_verifies_nothing(twilio: Account) -> None:
     Account.objects.update(secrets=b"rubbish")
+    with nothing_stored():
+        problem(post(twilio, FORM), 401, "forged")
+
+
+def test_an_account_whose_provider_cannot_be_made_verifies_nothing(
+    twilio: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError(TOKEN)
+
+    monkeypatch.setattr(Twilio, "__init__", broken)
     with nothing_stored():
         problem(post(twilio, FORM), 401, "forged")
 
