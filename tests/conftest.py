@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import config.celery  # noqa: F401 - our Celery application is the current one, as in every process
@@ -16,6 +17,10 @@ from deliveries.lineage import Guard
 from deliveries.models import Account
 from tests.factories import Caller, make_account, make_caller
 from tests.faults.evidence import Evidence, Row, row_of
+
+#: What a property says is true on a busy machine too.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _rows: list[Row] = []
 

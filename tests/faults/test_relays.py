@@ -145,7 +145,9 @@ def test_periodic_work_is_done_once_per_slot_however_often_it_is_rung(
 ) -> None:
     pid = system.kill("beat")
     message = shop.send("webhook", HOOK)
-    before = wait_for(lambda: unchanged(system, 0.5), 20, "the end of what beat had rung for")
+    wait_for(lambda: unchanged(system, 0.5), 20, "the end of what beat had rung for")
+    system.query("DELETE FROM periodic_slot WHERE job = 'minute' RETURNING 1")  # so that its work is to be done again
+    before = periodic(system)
     # To the queue itself, as beat does: a queue's exchange may lead to others too.
     with Connection(system.environment["CHASKI_BROKER_URL"]) as broker:
         producer = broker.Producer()
@@ -156,7 +158,7 @@ def test_periodic_work_is_done_once_per_slot_however_often_it_is_rung(
             producer.publish([[], {}, embed], exchange="", routing_key="control", headers=headers)
     wait_for(lambda: periodic(system, before)[0] >= 6, 20, "six runs of the task")
     runs, works, minutes = wait_for(lambda: once_per_minute(system, before), 10, "each minute's work done once")
-    assert minutes <= 2
+    assert 1 <= minutes <= 2
     all_sent(system, [str(message.id)])
     with seen.recovery():
         system.restarted("beat", pid)
