@@ -189,7 +189,7 @@ def _queue() -> Iterator[Finding]:
         f"; the last claim was {claims[0][0]:.0f} s ago" if claims[0][0] is not None else "; no worker has claimed yet"
     )
     if due and oldest > 60:
-        fix = "Look for a pause (`manage.py resume`), a stopped account, or too few workers."
+        fix = "Look for a pause (`manage.py resume`), a stopped account, an open breaker, a used-up rate, or too few workers."
         yield Finding("queue", Level.DEGRADED, f"{due:,} due, the oldest for {oldest:.0f} s{claimed}", fix)
     else:
         yield Finding("queue", Level.OK, f"{due:,} due{claimed}")

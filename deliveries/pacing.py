@@ -11,9 +11,10 @@ it remembers, and an unknown bucket was in use until then.
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,10 @@ from deliveries import cache
 
 log = structlog.get_logger(__name__)
 
-#: Where no cache can be asked, it is asked again after so many seconds.
-AWAY_SECONDS = 1.0
+#: Where no cache can be asked, it is asked again after so many seconds: who waits for one that hangs keeps others waiting.
+AWAY_SECONDS = 10.0
+#: From asking for slots to the first of them: what is claimed for them must be ready to leave then.
+LEAD_SECONDS = 0.03
 #: Buckets that a process without a cache keeps; beyond that, those that are free are forgotten.
 LOCAL_BUCKETS = 10_000
 _EPOCH = "chaski:pace:epoch"
@@ -46,7 +49,9 @@ local grants = {{}}
 for i = 2, #KEYS do
     local interval, wanted, ahead = tonumber(ARGV[i * 3 - 5]), tonumber(ARGV[i * 3 - 4]), tonumber(ARGV[i * 3 - 3])
     local free = tonumber(redis.call('GET', KEYS[i])) or epoch + interval + ahead
-    if free < now then free = now end
+    local earliest = now
+    if wanted > 0 then earliest = now + {round(LEAD_SECONDS * 1e6)} end
+    if free < earliest then free = earliest end
     local first, granted = free - now, 0
     if first <= ahead then
         granted = math.min(wanted, math.floor((ahead - first) / interval) + 1)
@@ -65,9 +70,11 @@ redis.call('SET', KEYS[1], string.format('%.0f', tonumber(ARGV[1]) - tonumber(AR
 return 1
 """
 _STOP = f"""{_NOW}
-local free, wait = tonumber(redis.call('GET', KEYS[1])) or 0, tonumber(ARGV[1])
-if free < now + wait then
-    redis.call('SET', KEYS[1], string.format('%.0f', now + wait), 'PX', math.ceil(wait / 1000) + 1000)
+for i = 1, #KEYS do
+    local free, wait = tonumber(redis.call('GET', KEYS[i])) or 0, tonumber(ARGV[i])
+    if free < now + wait then
+        redis.call('SET', KEYS[i], string.format('%.0f', now + wait), 'PX', math.ceil(wait / 1000) + 1000)
+    end
 end
 """
 
@@ -131,9 +138,9 @@ class SharedBuckets:
         """Give back the last ``unused`` slots of ``grant``; False where somebody has slots after them by now."""
         return bool(self._eval(_GIVE_BACK, [key], [grant.mark, unused * _micro(grant.interval)]))
 
-    def stop(self, key: str, seconds: float) -> None:
-        """No slot for ``seconds``: the vendor asked for that."""
-        self._eval(_STOP, [key], [_micro(seconds)])
+    def stop(self, waits: Mapping[str, float]) -> None:
+        """No slot of these buckets for so many seconds: the vendor asked for that, or they were used without us."""
+        self._eval(_STOP, list(waits), [_micro(seconds) for seconds in waits.values()])
 
     def _eval(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         client = cache.client()
@@ -148,14 +155,20 @@ class SharedBuckets:
 
 
 class LocalBuckets:
-    """The buckets of one process, for while there is no cache: each of ``sharers`` processes takes its part. Thread-safe."""
+    """The buckets of one process, for while there is no cache: each of ``sharers`` processes takes its part. Thread-safe.
+
+    What others did since the cache was last heard nobody knows: an unknown bucket was in use until then.
+    """
 
     def __init__(self) -> None:
         self._free: dict[str, float] = {}
+        self._heard_at = time.monotonic()
+        #: So that not all processes begin at the same moment.
+        self._phase = random.random()  # noqa: S311 - spreading load
         self._lock = threading.Lock()
 
     def reserve(self, asks: Sequence[Ask], sharers: int) -> list[Grant]:
-        """A grant for each of ``asks``. A bucket that is new here counts as one in use until now."""
+        """A grant for each of ``asks``."""
         with self._lock:
             now = time.monotonic()
             if len(self._free) > LOCAL_BUCKETS:
@@ -163,12 +176,68 @@ class LocalBuckets:
             return [self._grant(ask, now, ask.rate.interval * max(1, sharers)) for ask in asks]
 
     def _grant(self, ask: Ask, now: float, interval: float) -> Grant:
-        free = max(now, self._free.setdefault(ask.key, now + interval))
+        unknown = self._heard_at + interval * (1 + self._phase)
+        free = max(now + LEAD_SECONDS, self._free.get(ask.key, unknown))
         first = free - now
         slots = min(ask.wanted, int((ask.ahead - first) / interval) + 1) if first <= ask.ahead else 0
         if slots:
             self._free[ask.key] = free + slots * interval
         return Grant(slots, first, interval)
+
+    def waits(self) -> dict[str, float]:
+        """The buckets that have no slot now, with the seconds until they have."""
+        now = time.monotonic()
+        with self._lock:
+            return {key: free - now for key, free in self._free.items() if free > now}
+
+    def heard(self) -> None:
+        """The cache answered, and knows all that happened here."""
+        with self._lock:
+            self._heard_at = time.monotonic()
+            self._free.clear()
+
+
+class Buckets:
+    """The shared ones where the cache answers, this process's own where it does not. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._shared, self._local = SharedBuckets(), LocalBuckets()
+        #: What the cache must be told, with the moments (monotonic) until when.
+        self._stops: dict[str, float] = {}
+
+    def reserve(self, asks: Sequence[Ask], sharers: Callable[[], int]) -> list[Grant]:
+        """A grant for each of ``asks``. ``sharers``: how many processes send, where there is no cache to say what they do."""
+        if not asks:
+            return []
+        try:
+            self.tell()
+            granted = self._shared.reserve(asks)
+        except CacheAway:
+            return self._local.reserve(asks, sharers())
+        self._local.heard()
+        return granted
+
+    def give_back(self, key: str, grant: Grant, unused: int) -> bool:
+        """See ``SharedBuckets.give_back``; False where the cache is away."""
+        try:
+            return bool(grant.mark) and self._shared.give_back(key, grant, unused)
+        except CacheAway:
+            return False
+
+    def stop(self, key: str, seconds: float) -> None:
+        """No slot for so long; told to the others by the next ``tell``. Never waits."""
+        self._stops[key] = max(self._stops.get(key, 0.0), time.monotonic() + seconds)
+
+    def tell(self) -> None:
+        """Tell the cache what it must know: what vendors asked for, and what was sent while it was away. Raises ``CacheAway``."""
+        stops = dict(self._stops)
+        now = time.monotonic()
+        waits = self._local.waits() | {key: until - now for key, until in stops.items() if until > now}
+        if waits:
+            self._shared.stop(waits)
+        for key, until in stops.items():
+            if self._stops.get(key) == until:
+                del self._stops[key]
 
 
 def waits(rates: Mapping[int, Rate]) -> dict[int, float]:

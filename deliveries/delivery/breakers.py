@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from functools import partial
+from uuid import UUID
 
 import structlog
 
@@ -22,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 #: So many answers of an account within so many seconds, and such a share of them bad, open its breaker.
 ANSWERS, SECONDS, SHARE = 20, 10.0, 0.8
+#: Codes of outcomes that are no answers of a vendor.
+OUR_OWN = frozenset({"no_time_left"})
 #: From the opening to the first probe; twice as long after each that failed, up to the limit.
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 30.0
 #: Where nothing of the account was due after all, the probe is somebody's again.
@@ -85,15 +89,24 @@ class Breakers:
 
     def __init__(self) -> None:
         self._answers: dict[int, _Answers] = {}
-        self._probing: set[int] = set()
-        self._due: list[Callable[[Cursor], None]] = []
+        #: The message that was claimed as the probe of an account.
+        self._probes: dict[int, UUID] = {}
+        self._due: deque[Callable[[Cursor], None]] = deque()
         self._lock = threading.Lock()
 
-    def answered(self, account_id: int, code: str, *, bad: bool) -> None:
+    @property
+    def due(self) -> bool:
+        """Is there anything to write?"""
+        return bool(self._due)
+
+    def answered(self, account_id: int, message_id: UUID, code: str, *, bad: bool) -> None:
         """A call through the account ended, with ``code`` if it was ``bad``. What follows is written by the next ``flush``."""
+        if code in OUR_OWN:
+            return
         with self._lock:
-            if account_id in self._probing:
-                self._probing.discard(account_id)
+            if self._probes.get(account_id) == message_id:
+                del self._probes[account_id]
+                self._answers.pop(account_id, None)
                 self._due.append(partial(_probed, account_id, code, bad=bad))
                 return
             answers = self._answers.get(account_id)
@@ -103,38 +116,52 @@ class Breakers:
             answers.good += not bad
             if answers.hopeless:
                 del self._answers[account_id]
-                detail = f"{answers.bad} of {answers.good + answers.bad} calls failed in a row of seconds, the last with {code}"
-                self._due.append(partial(_open, account_id, detail))
+                told = f"{answers.bad} of {answers.good + answers.bad} calls failed, the last with {code}"
+                self._due.append(partial(_open, account_id, told))
 
     def flush(self, cursor: Cursor) -> bool:
         """Write what followed from answers; whether there was anything. Raises ``psycopg.Error``, and keeps it then."""
-        if not self._due:
-            return False
-        with self._lock:
-            due = list(self._due)
-        for write in due:
-            write(cursor)
-            self._due.remove(write)
-        return True
+        wrote = False
+        while True:
+            with self._lock:
+                if not self._due:
+                    return wrote
+                write = self._due.popleft()
+            try:
+                write(cursor)
+            except BaseException:
+                with self._lock:
+                    self._due.appendleft(write)
+                raise
+            wrote = True
 
     def take(self, cursor: Cursor, accounts: Iterable[int]) -> frozenset[int]:
-        """Those of the open ``accounts`` through which this process may send one message now."""
+        """Those of the open ``accounts`` whose probe is this process's now: one message, or ``unused``."""
         cursor.execute(TAKE, {"accounts": sorted(accounts), "lease": _lease()})
-        taken = frozenset(row[0] for row in cursor.fetchall())
-        with self._lock:
-            self._probing |= taken
-        return taken
+        return frozenset(row[0] for row in cursor.fetchall())
 
-    def unused(self, cursor: Cursor, accounts: Iterable[int]) -> None:
-        """Nothing of ``accounts`` was due after all, though their probes were taken."""
-        unused = sorted(accounts)
+    def claimed(self, cursor: Cursor, probes: Set[int], messages: Iterable[tuple[int, UUID]]) -> None:
+        """What was claimed (account, message) where ``probes`` were taken: nothing may have been due after all."""
+        found = {account_id: message_id for account_id, message_id in messages if account_id in probes}
         with self._lock:
-            self._probing -= set(unused)
-        cursor.execute(UNUSED, {"accounts": unused, "seconds": UNUSED_SECONDS * timings().scale})
+            self._probes |= found
+        if probes - found.keys():
+            _unused(sorted(probes - found.keys()), cursor)
+
+    def left(self, account_id: int, message_id: UUID) -> None:
+        """The message is not sent after all; if it was the probe, it is somebody's again."""
+        with self._lock:
+            if self._probes.get(account_id) == message_id:
+                del self._probes[account_id]
+                self._due.append(partial(_unused, [account_id]))
 
 
 def _lease() -> float:
     return 20.0 * timings().scale
+
+
+def _unused(accounts: list[int], cursor: Cursor) -> None:
+    cursor.execute(UNUSED, {"accounts": accounts, "seconds": UNUSED_SECONDS * timings().scale})
 
 
 def _open(account_id: int, detail: str, cursor: Cursor) -> None:

@@ -1,10 +1,11 @@
-"""Claiming: taking due messages under a lease, fairly between services, and committing that their calls begin.
+"""Claiming: taking due messages under a lease, fairly between services.
 
 Called by the engine. Many workers claim at once: rows that another one holds are skipped, never waited for.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chaski.vocabulary import Lane
-from deliveries.delivery.turns import UNLIMITED, Narrowed, Room, Turn, Turns, open_turns, satisfied, shares
+from deliveries.delivery.turns import UNLIMITED, Narrowed, Room, Share, Turn, Turns, open_turns, satisfied, shares
 from deliveries.models.messages import LANES
 from deliveries.pausing import Pauses
 from deliveries.sql import Cursor
@@ -26,6 +27,8 @@ ELIGIBLE = """
 #: The other lanes help the urgent one where nobody took it up for so long: those who are at work for it are quicker, for in a
 #: process that drains a backlog each step of an urgent message would wait for the interpreter.
 HELP_SECONDS = 0.2
+#: Statements of one claim.
+PASSES = 4
 
 BY_ID = f"""
 picked AS MATERIALIZED (
@@ -89,23 +92,6 @@ FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
 CLAIM_IDS = f"WITH {BY_ID}{LEASE}"
 CLAIM_DUE = f"WITH {BY_TURN}{LEASE}"
 CLAIM_SUSPECTS = f"WITH {SUSPECTS}{LEASE}"
-
-BEGIN = """
-WITH mine AS MATERIALIZED (
-    SELECT p.message_id, p.expires_at <= chaski_now() AS expired, EXISTS (
-        SELECT 1 FROM suppression s WHERE s.channel = p.channel AND s.recipient = m.recipient
-            AND (s.service_id IS NULL OR s.service_id = p.service_id)) AS suppressed
-    FROM pending p JOIN message m ON m.id = p.message_id
-    WHERE p.message_id = ANY(%(ids)s::uuid[]) AND m.id = ANY(%(ids)s::uuid[])
-        AND p.lease_token = %(token)s AND p.lease_until > chaski_now()
-        AND m.status = 'queued'  -- a receipt may have proved it delivered since the claim
-), begun AS (
-    UPDATE attempt a SET begun_at = chaski_now() FROM mine
-    WHERE a.message_id = mine.message_id AND a.message_id = ANY(%(ids)s::uuid[]) AND a.token = %(token)s
-        AND NOT mine.expired AND NOT mine.suppressed
-)
-SELECT message_id, expired, suppressed FROM mine
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,33 +208,38 @@ class Claimer:
         order = [others, urgent] if place in self._gave_way else [urgent, others]
         self._gave_way.discard(place)
         *ahead, last = [some for some in order if some] or [[]]
+        waits: list[float | None] = []
         for some in ahead:
             taken = self._by_turn(cursor, request, parameters, token, some)
             if taken.messages:
                 if some is urgent:
                     self._gave_way.add(place)
                 return replace(taken, all_of_it=False)
-        return self._by_turn(cursor, request, parameters, token, last)
+            waits.append(taken.slots_in)
+        taken = self._by_turn(cursor, request, parameters, token, last)
+        slots_in = min((wait for wait in (*waits, taken.slots_in) if wait is not None), default=None)
+        return replace(taken, all_of_it=taken.all_of_it and slots_in is None, slots_in=slots_in)
 
     @staticmethod
     def _by_turn(
         cursor: Cursor, request: Request, parameters: dict[str, Any], token: UUID, turns: Sequence[Turn]
     ) -> Taken:
         narrowed = request.narrow(cursor, open_turns(turns, request.pauses, request.room.shut), request.room)
-        room = narrowed.room
-        may = open_turns(turns, request.pauses, room.shut)
-        parts = shares(may, request.n, room)
-        arrays: dict[str, Any] = {
-            # Of those whose breakers are open, the turns that are left are probes.
-            "accounts": sorted(request.pauses.accounts | room.shut),
-            "lanes": [part.turn.lane for part in parts],
-            "services": [part.turn.service_id for part in parts],
-            "through": [part.turn.account_id for part in parts],
-            "quotas": [part.quota for part in parts],
-            "rests": [part.rest for part in parts],
-            "ages": [_age(part.turn, request.lane) for part in parts],
-        }
-        messages = _leased(cursor, CLAIM_DUE, {**parameters, **arrays}, token) if parts else []
+        room, left, messages, parts = narrowed.room, request.n, list[Claimed](), list[Share]()
+        may = remaining = open_turns(turns, request.pauses, room.shut)
+        # Where an account's room is less than its turns, those that had nothing due leave it to the next.
+        for _ in range(PASSES):
+            shared = shares(remaining, left, room)
+            parts += shared
+            found = (
+                _leased(cursor, CLAIM_DUE, {**parameters, **_arrays(shared, request, room)}, token) if shared else []
+            )
+            messages += found
+            served = {part.turn for part in shared}
+            remaining, left = [turn for turn in remaining if turn not in served], left - len(found)
+            room = room.after(Counter(message.account_id for message in found))
+            if not remaining or not shared or left <= 0:
+                break
         # Of those that are full nothing was seen.
         stopped = bool(room.full) or not satisfied(may, parts, len(messages))
         all_of_it = not stopped and narrowed.slots_in is None
@@ -270,6 +261,19 @@ class Claimer:
         }
 
 
+def _arrays(parts: Sequence[Share], request: Request, room: Room) -> dict[str, Any]:
+    return {
+        # Of those whose breakers are open, the turns that are left are probes.
+        "accounts": sorted(request.pauses.accounts | room.shut),
+        "lanes": [part.turn.lane for part in parts],
+        "services": [part.turn.service_id for part in parts],
+        "through": [part.turn.account_id for part in parts],
+        "quotas": [part.quota for part in parts],
+        "rests": [part.rest for part in parts],
+        "ages": [_age(part.turn, request.lane) for part in parts],
+    }
+
+
 def _age(turn: Turn, lane: Lane) -> float:
     """How long something of ``turn`` must have been due before a claim for ``lane`` takes it."""
     return HELP_SECONDS if turn.lane == LANES.index(Lane.URGENT) and lane is not Lane.URGENT else 0.0
@@ -278,21 +282,3 @@ def _age(turn: Turn, lane: Lane) -> float:
 def _leased(cursor: Cursor, sql: str, parameters: dict[str, Any], token: UUID) -> list[Claimed]:
     cursor.execute(sql, parameters)
     return [Claimed(row[0], row[1], token, *row[2:]) for row in cursor.fetchall()]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What the last look before the calls said."""
-
-    go: frozenset[UUID]
-    expired: frozenset[UUID]
-    suppressed: frozenset[UUID]
-
-
-def begin(cursor: Cursor, token: UUID, ids: Sequence[UUID]) -> Begun:
-    """Commit that the calls of ``ids`` begin. What is in none of the three sets is not to be sent by us: do not touch it."""
-    cursor.execute(BEGIN, {"ids": list(ids), "token": token})
-    rows = cursor.fetchall()
-    expired = frozenset(row[0] for row in rows if row[1])
-    suppressed = frozenset(row[0] for row in rows if row[2]) - expired
-    return Begun(frozenset(row[0] for row in rows) - expired - suppressed, expired, suppressed)

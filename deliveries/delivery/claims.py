@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -12,14 +13,16 @@ from chaski.vocabulary import Lane
 from deliveries import lineage, pausing
 from deliveries.conf import timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, gone
+from deliveries.delivery.begin import Begun, begin
 from deliveries.delivery.breakers import Breakers
-from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, Taken, begin
+from deliveries.delivery.claim import Claimed, Claimer, Request, Taken
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.hands import Hand
 from deliveries.delivery.leases import lease_seconds
 from deliveries.delivery.pace import Pace
 from deliveries.delivery.turns import Narrowed, Room, Turn
 from deliveries.delivery.window import Window
+from deliveries.pacing import Buckets, CacheAway, account_key
 from deliveries.sql import Cursor
 
 
@@ -32,7 +35,8 @@ class Claims:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._urgent, self._others = EngineConnection(), EngineConnection()
-        self._claimer, self._pace, self.breakers = Claimer(), Pace(), Breakers()
+        self._claimer, self._buckets, self.breakers = Claimer(), Buckets(), Breakers()
+        self._paces = {self._urgent: Pace(self._buckets), self._others: Pace(self._buckets)}
         self._lock = threading.Lock()
         self._resting: dict[int, float] = {}
         self._pauses: tuple[float, pausing.Pauses] | None = None
@@ -46,7 +50,7 @@ class Claims:
         """Claim nothing through the account for so long: its provider asked for that."""
         with self._lock:
             self._resting[account_id] = time.monotonic() + seconds
-        self._pace.stop(account_id, seconds)
+        self._buckets.stop(account_key(account_id), seconds)
 
     def look_anew(self, hand: Hand) -> None:
         """Somebody rang: whoever sends by now has a part in the next claim."""
@@ -73,9 +77,9 @@ class Claims:
                 request = self._request(self._paused(connection), hand, window, n, ids, solitary=solitary)
                 request = replace(request, narrow=partial(self._narrow, request, accounts, probes))
                 taken = self._admitted(cursor, accounts, self._claimer.claim(cursor, request), hand.lane)
-                unused = probes - {message.account_id for message in taken.messages}
-                if unused:
-                    self.breakers.unused(cursor, unused)
+                if probes:
+                    claimed = [(message.account_id, message.id) for message in taken.messages]
+                    self.breakers.claimed(cursor, probes, claimed)
                 window.begin(message.account_id for message in taken.messages)
         except BaseException:
             self._pauses = None  # after an outage it may be another database
@@ -96,15 +100,23 @@ class Claims:
         broken = of_turns & request.pauses.breakers.keys()
         if broken:
             due = [each for each in broken if request.pauses.breakers[each] <= self._pauses_age()]
-            taken = self.breakers.take(cursor, due) if due else frozenset()
-            probes |= taken
-            room = room.but(broken - taken, dict.fromkeys(taken, 1))
+            # The lane before this one may have had nothing due for a probe that it took.
+            if wanted := set(due) - probes:
+                probes |= self.breakers.take(cursor, wanted)
+            room = room.but(broken - probes, dict.fromkeys(broken & probes, 1))
         known = accounts.get(cursor, sorted(of_turns))
-        return self._pace.narrow(cursor, known, turns, room, request.lane)
+        return self._pace_of(request.lane).narrow(cursor, known, turns, room, request.lane)
 
     def _admitted(self, cursor: Cursor, accounts: Accounts, taken: Taken, lane: Lane) -> Taken:
+        with suppress(CacheAway):
+            self._buckets.tell()
         known = accounts.get(cursor, [message.account_id for message in taken.messages])
-        return replace(taken, messages=self._pace.admit(cursor, known, taken.messages, lane))
+        return replace(taken, messages=self._pace_of(lane).admit(cursor, known, taken.messages, lane))
+
+    def left(self, window: Window, message: Claimed) -> None:
+        """``message`` is not sent after all."""
+        window.leave(message.account_id)
+        self.breakers.left(message.account_id, message.id)
 
     def begin(
         self, hand: Hand, window: Window, claimed: Sequence[Claimed], accounts: Accounts
@@ -118,12 +130,15 @@ class Claims:
         except BaseException:
             self._pauses = None  # as above
             for message in claimed:
-                window.leave(message.account_id)
+                self.left(window, message)
             raise
         return begun, {account_id: known.get(account_id) or gone(account_id) for account_id in wanted}
 
     def _connection(self, hand: Hand) -> EngineConnection:
         return self._urgent if hand.lane is Lane.URGENT else self._others
+
+    def _pace_of(self, lane: Lane) -> Pace:
+        return self._paces[self._urgent if lane is Lane.URGENT else self._others]
 
     def _request(
         self, pauses: pausing.Pauses, hand: Hand, window: Window, n: int, ids: tuple[str, ...], *, solitary: bool

@@ -22,7 +22,8 @@ from chaski.vocabulary import ErrorClass, Lane, Status
 from deliveries import lineage
 from deliveries.conf import limits, timings
 from deliveries.delivery.accounts import Accounts, LiveAccount
-from deliveries.delivery.claim import Begun, Claimed, Taken
+from deliveries.delivery.begin import Begun
+from deliveries.delivery.claim import Claimed, Taken
 from deliveries.delivery.claims import Claims
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.hands import Hand, Tally
@@ -137,7 +138,7 @@ class Engine:
             if not taken.all_of_it:
                 if hand.wait_for_room(window, taken.full, min(left, taken.slots_in or LOOK_AGAIN_SECONDS)):
                     self._claims.look_anew(hand)
-            elif not hand.pause(left) and not hand.tally.in_flight:
+            elif not hand.pause(left) and not hand.tally.in_flight and not self._claims.breakers.due:
                 return hand.tally
         hand.rung = True  # its time is up, and more may be due
         return hand.tally
@@ -204,7 +205,7 @@ class Engine:
 
     def _leave_out(self, hand: Hand, window: Window, messages: Sequence[Claimed], begun: Begun) -> None:
         for message in messages:
-            window.leave(message.account_id)
+            self._claims.left(window, message)
             if message.id in begun.expired:
                 self._settle_unsent(hand, window, message, _EXPIRED, Status.EXPIRED)
             elif message.id in begun.suppressed:
@@ -234,17 +235,15 @@ class Engine:
 
     async def _one(self, hand: Hand, window: Window, message: Claimed, account: LiveAccount, started: float) -> None:
         seconds = timings().deadline(type(account.provider)) if account.provider else 1.0
-        if (wait := message.start - time.monotonic()) > 0:
-            seconds += wait
-            await asyncio.sleep(wait)
-        began, bad = time.monotonic(), True
+        began, bad = max(message.start, time.monotonic()), True
         try:
             outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
             bad = outcome.error_class in OVERLOADED or outcome.account_wide
         finally:
             window.answered(message.account_id, time.monotonic() - began, bad=bad)
         if account.provider is not None and account.provider.one_host:
-            self._claims.breakers.answered(message.account_id, outcome.code, bad=outcome.error_class in OVERLOADED)
+            bad = bad and not outcome.account_wide
+            self._claims.breakers.answered(message.account_id, message.id, outcome.code, bad=bad)
         now = moment(message, started, time.monotonic())
         history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)

@@ -25,12 +25,15 @@ log = structlog.get_logger(__name__)
 
 
 async def send(claimed: Claimed, account: LiveAccount, deadline: float, started: float) -> Outcome:
-    """Hand ``claimed`` to its provider before ``deadline`` (the loop's time). Never raises.
+    """Hand ``claimed`` to its provider before ``deadline`` (the loop's time), which its wait for its slot moves. Never raises.
 
     ``started`` is the monotonic time at which its claim began.
     """
     if account.provider is None:
         return Outcome.of_error(Misconfigured("account_unusable", account.problem))
+    if (wait := claimed.start - time.monotonic()) > 0:
+        deadline += wait
+        await asyncio.sleep(wait)
     if asyncio.get_running_loop().time() >= deadline:
         # A claim that waited, or a process that was stopped meanwhile: the lease may be another's by now.
         return Outcome.of_error(NotSent("no_time_left", "the call's time was over before it began"))

@@ -71,6 +71,10 @@ class Room:
         least = {account_id: min(self.of(account_id), calls) for account_id, calls in free.items()}
         return replace(self, free={**self.free, **least}, resting=self.resting.union(resting))
 
+    def after(self, calls: Mapping[int, int]) -> Room:
+        """What is left once so many ``calls`` of accounts were claimed."""
+        return self.but((), {account_id: max(0, self.of(account_id) - count) for account_id, count in calls.items()})
+
     def of(self, account_id: int) -> int:
         """How many calls of ``account_id`` may begin."""
         return self.free.get(account_id, self.usual)

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from chaski.vocabulary import ErrorClass, Lane, Status
 from deliveries import intake
 from deliveries.delivery import claim
+from deliveries.delivery.begin import begin
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.models import Message, Service
 from deliveries.models.messages import Origin
@@ -56,7 +57,7 @@ def lease(message: Message, *, task_id: str = "") -> claim.Claimed:
     )
     with transaction.atomic(), connection.cursor() as cursor:
         claimed = claim.Claimer().claim(cursor, request).messages
-        claim.begin(cursor, claimed[0].token, [message.pk])
+        begin(cursor, claimed[0].token, [message.pk])
     return claimed[0]
 
 

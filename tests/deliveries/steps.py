@@ -18,7 +18,8 @@ from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Lane
 from deliveries import intake, pausing, receipts
 from deliveries.delivery import sweep
-from deliveries.delivery.claim import Begun, Claimed, Claimer, Request, begin
+from deliveries.delivery.begin import Begun, begin
+from deliveries.delivery.claim import Claimed, Claimer, Request
 from deliveries.delivery.heads import Heads
 from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.turns import UNLIMITED, Room

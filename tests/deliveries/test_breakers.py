@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
+from uuid_utils.compat import uuid7
 
 from channels.base import Transient
 from channels.sandbox import Sandbox
@@ -66,8 +68,8 @@ def draining(worker: Engine) -> Iterator[None]:
     thread.join(5)
 
 
-def accept(shop: Caller, count: int, account: str, to: str) -> None:
-    given = {"channel": "sms", "to": to, "text": "hello", "account": account}
+def accept(shop: Caller, count: int, account: str, to: str, **fields: Any) -> None:
+    given = {"channel": "sms", "to": to, "text": "hello", "account": account, **fields}
     intake.accept([intake.draft(shop.service, given) for _ in range(count)], origin=Origin.API)
 
 
@@ -122,7 +124,7 @@ def test_a_few_failures_among_many_open_nothing(shop: Caller, vendor: Vendor, dr
 
 def trip(found: Breakers, account_id: int) -> None:
     for _ in range(ANSWERS):
-        found.answered(account_id, "http_503", bad=True)
+        found.answered(account_id, uuid7(), "http_503", bad=True)
     with connection.cursor() as cursor:
         assert found.flush(cursor)
 
@@ -140,17 +142,54 @@ def test_two_processes_open_one_breaker_and_one_of_them_probes() -> None:
     assert 0 < paused().breakers[7] <= breakers.FIRST_SECONDS
     Breaker.objects.update(probe_at="2000-01-01T00:00:00Z")
     with connection.cursor() as cursor:
+        probe = uuid7()
         assert here.take(cursor, [7, 8]) == {7}
         assert there.take(cursor, [7]) == frozenset()
-        here.answered(7, "http_503", bad=True)
+        here.claimed(cursor, {7}, [(7, probe)])
+        here.answered(7, uuid7(), "http_503", bad=True)
+        assert not here.flush(cursor), "a call from before is no probe"
+        here.answered(7, probe, "http_503", bad=True)
         here.flush(cursor)
         assert paused().breakers[7] > 0
         Breaker.objects.update(probe_at="2000-01-01T00:00:00Z")
         assert there.take(cursor, [7]) == {7}
-        there.answered(7, "", bad=False)
+        there.claimed(cursor, {7}, [(7, probe)])
+        there.answered(7, probe, "", bad=False)
         there.flush(cursor)
     assert paused().breakers == {}
     assert list(BreakerEvent.objects.order_by("pk").values_list("change", flat=True)) == ["opened", "probed", "closed"]
+
+
+@pytest.mark.parametrize("way", ["nothing was due", "not sent after all"])
+def test_a_probe_that_is_not_sent_is_somebodys_again_in_a_moment(way: str) -> None:
+    found, probe = Breakers(), uuid7()
+    trip(found, 7)
+    Breaker.objects.update(probe_at="2000-01-01T00:00:00Z")
+    with connection.cursor() as cursor:
+        found.take(cursor, [7])
+        found.claimed(cursor, {7}, [] if way == "nothing was due" else [(7, probe)])
+        found.left(7, probe)
+        found.flush(cursor)
+    assert paused().breakers[7] <= breakers.UNUSED_SECONDS * timings().scale
+
+
+def test_our_own_stall_opens_nothing() -> None:
+    found = Breakers()
+    for _ in range(2 * ANSWERS):
+        found.answered(7, uuid7(), "no_time_left", bad=True)
+    assert not found.due
+
+
+def test_the_probe_goes_to_the_lane_that_has_something_due(shop: Caller, vendor: Vendor, worker: Engine) -> None:
+    account = make_account("sms", name="ill")
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    for lane in ("urgent", "normal"):
+        accept(shop, 1, "ill", "+56222222222", priority=lane, send_at=later)
+    accept(shop, 1, "ill", "+56222222222", priority="bulk")
+    Breaker.objects.create(account_id=account.pk, probe_at="2000-01-01T00:00:00Z")
+    worker.drain("sms", Lane.BULK, (), "task-of-a-test")
+    assert vendor.calls == ["+56222222222"]
+    assert not Breaker.objects.exists(), "and its answer is written before the task ends"
 
 
 def test_each_failed_probe_waits_longer_up_to_a_limit() -> None:
@@ -160,7 +199,8 @@ def test_each_failed_probe_waits_longer_up_to_a_limit() -> None:
         Breaker.objects.update(probe_at="2000-01-01T00:00:00Z")
         with connection.cursor() as cursor:
             found.take(cursor, [7])
-            found.answered(7, "http_503", bad=True)
+            found.claimed(cursor, {7}, [(7, probe := uuid7())])
+            found.answered(7, probe, "http_503", bad=True)
             found.flush(cursor)
         waits.append(paused().breakers[7])
     scale = timings().scale
@@ -170,7 +210,7 @@ def test_each_failed_probe_waits_longer_up_to_a_limit() -> None:
 def test_what_was_read_of_answers_is_not_lost_where_the_database_is_away() -> None:
     found = Breakers()
     for _ in range(ANSWERS):
-        found.answered(7, "http_503", bad=True)
+        found.answered(7, uuid7(), "http_503", bad=True)
 
     class Away:
         def execute(self, *_: object) -> None:

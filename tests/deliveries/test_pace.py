@@ -5,20 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis
 from django.conf import settings
+from django.db import connection
 from django.test import Client
 
+from channels.base import ReceiptKind
 from channels.sandbox import Sandbox
 from chaski.vocabulary import Lane
 from deliveries import cache, intake
 from deliveries.delivery.engine import Engine
+from deliveries.delivery.pace import Pace
 from deliveries.models import Attempt, Message, Pending
 from deliveries.models.messages import Origin
+from tests.deliveries import steps
 from tests.factories import Caller, make_account
 from tests.processes.system import wait_for
 
@@ -105,7 +110,7 @@ def test_a_recipient_is_written_to_at_its_rate_and_keeps_nobody_else_waiting(
     wait_for(emptied, 15, "the drain")
     to_one = [moment for moment, to in sends if to == SMS]
     assert len(to_one) == 4
-    assert all(later - earlier > 0.48 for earlier, later in pairwise(to_one))
+    assert all(later - earlier > 0.45 for earlier, later in pairwise(to_one))
     assert next(moment for moment, to in sends if to == OTHER_SMS) < to_one[1]
     assert set(Attempt.objects.values_list("number", flat=True)) == {1}, "waiting costs no attempt"
     assert set(Message.objects.values_list("attempt_count", flat=True)) == {1}
@@ -133,6 +138,53 @@ def test_a_bell_with_names_keeps_to_the_rate_too(shop: Caller, worker: Engine, s
     worker.drain("sms", Lane.NORMAL, ids, "task-of-a-test")
     assert len(sends) == 1
     assert Attempt.objects.count() == 1
+
+
+def test_what_is_not_due_uses_up_no_slot(shop: Caller, worker: Engine, sends: list[tuple[float, str]]) -> None:
+    make_account("sms", options={"rate": "1/m"})
+    accept(shop, 1, send_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    for _ in range(3):
+        worker.drain("sms", Lane.NORMAL, (), "task-of-a-test")
+    accept(shop, 1, OTHER_SMS)
+    worker.drain("sms", Lane.NORMAL, (), "task-of-a-test")
+    assert [to for _, to in sends] == [OTHER_SMS]
+
+
+def test_a_lane_with_nothing_due_takes_no_slot_from_the_next(
+    shop: Caller, worker: Engine, sends: list[tuple[float, str]]
+) -> None:
+    make_account("sms", options={"rate": "1/m"})
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    accept(shop, 1, send_at=later, priority="urgent")
+    accept(shop, 1, send_at=later)
+    accept(shop, 1, OTHER_SMS, priority="bulk")
+    worker.drain("sms", Lane.BULK, (), "task-of-a-test")
+    assert [to for _, to in sends] == [OTHER_SMS]
+
+
+def test_what_a_receipt_settled_meanwhile_does_not_stay_in_the_queue(shop: Caller) -> None:
+    """Between its claim and its way back: its place was left to the claim."""
+    make_account("sms")
+    (waiting, proved) = steps.accept(shop.service, 2)
+    claimed = steps.claim()
+    steps.receive(Message.objects.get(pk=proved), ReceiptKind.DELIVERED)
+    with connection.cursor() as cursor:
+        Pace._leave(cursor, claimed[0].token, {waiting: 5.0, proved: 5.0})
+    assert list(Pending.objects.values_list("pk", "waiting_for", "attempt_count", "lease_token")) == [
+        (waiting, "rate_limit", 0, None)
+    ]
+    assert not Attempt.objects.exists()
+
+
+def test_what_the_sweep_has_ended_is_not_undone(shop: Caller) -> None:
+    make_account("sms")
+    (message_id,) = steps.accept(shop.service)
+    (claimed,) = steps.claim()
+    with steps.later(timedelta(seconds=steps.LEASE_SECONDS + 1)):
+        with connection.cursor() as cursor:
+            Pace._leave(cursor, claimed.token, {message_id: 5.0})
+        assert Attempt.objects.get().token == claimed.token
+        assert Pending.objects.get().lease_token == claimed.token, "the sweep's to end"
 
 
 def test_urgent_messages_find_a_slot_before_a_backlog(

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, receipts, relay, restoring
-from deliveries.delivery import claim, heads, inquiries, locked, settle, sweep, turns
+from deliveries.delivery import begin, claim, heads, inquiries, locked, settle, sweep, turns
 from deliveries.delivery.database import SESSION
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
@@ -27,7 +27,7 @@ STATEMENTS = {
     "claim by id": claim.CLAIM_IDS,
     "turns": turns.TURNS,
     "claim suspects": claim.CLAIM_SUSPECTS,
-    "begin": claim.BEGIN,
+    "begin": begin.BEGIN,
     "settle": settle.SETTLE,
     "free": locked.FREE,
     "learned late": settle.LATE,
