@@ -25,7 +25,7 @@ from tests.channels.wire import Server
 FROM = "The shop <hello@shop.example>"
 #: Seconds for one mail: far more than a busy machine needs, and shortened by tests that wait for the end of it.
 PATIENCE = 5.0
-SHORT = 0.4
+SHORT = 0.8
 PASSWORD = "correct horse"
 SETTINGS = {"host": "127.0.0.1", "port": "1", "security": "none", "from": FROM}
 ORDINARY: dict[str, Any] = {

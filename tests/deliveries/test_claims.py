@@ -48,11 +48,13 @@ def test_two_lanes_do_not_both_take_the_same_room(claims: Claims, monkeypatch: p
 
     monkeypatch.setattr(Claimer, "claim", slow)
     claims._paused(claims._others)  # so that neither waits for that
-    accounts = Accounts(HttpClient(), asyncio.new_event_loop())
+    loop = asyncio.new_event_loop()
+    accounts = Accounts(HttpClient(), loop)
 
     def claim(lane: Lane) -> Taken:
         return claims.claim(Hand("sms", lane, "task"), window, accounts, 20)
 
     with ThreadPoolExecutor(2) as lanes:
         taken = list(lanes.map(claim, (Lane.NORMAL, Lane.BULK)))
+    loop.close()
     assert sum(len(each.messages) for each in taken) == 9

@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 import psycopg
 import redis
 
-from config import processes
+from config import processes, supervisor
 from config.embedded import EmbeddedPostgres, EmbeddedValkey
 from config.ports import any_free
 from config.processes import Process
@@ -87,6 +88,9 @@ class FaultSystem(System):
         with self._stack:
             for proxy in self.proxies:
                 self._stack.enter_context(proxy)
+            self._stack.enter_context(
+                patch.object(supervisor, "LONGEST_PAUSE_SECONDS", 1.0)
+            )  # they are killed on purpose
             kept = self._stack.pop_all()
         with kept:
             super().__enter__()
