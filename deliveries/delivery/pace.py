@@ -75,13 +75,12 @@ class Pace:
         self, cursor: Cursor, accounts: Mapping[int, LiveAccount], turns: Iterable[Turn], room: Room, lane: Lane
     ) -> Narrowed:
         """``room`` with what ``accounts`` that have ``turns`` may send in the next moments. Their slots are taken for that."""
-        wanted = {turn.account_id for turn in turns} - room.shut
-        rates = {each: rate for each in wanted if (rate := _rates(accounts, each).account) is not None}
+        rates = _account_rates(accounts, {turn.account_id for turn in turns} - room.shut)
         if not rates:
             return Narrowed(room)
         ahead = _ahead(lane)
         firsts = self._top_up(cursor, {each: room.of(each) for each in rates}, rates, ahead)
-        slots = {each: len(self._held[each].moments) for each in rates}
+        slots = {each: self._ready(each) for each in rates}
         none = {each for each, count in slots.items() if not count}
         some = {each: count for each, count in slots.items() if count}
         waits = [max(BREATH_SECONDS, firsts[each] - ahead) for each in none if firsts[each] < PATIENCE_SECONDS]
@@ -97,9 +96,9 @@ class Pace:
         paced = [message for message in messages if _rates(accounts, message.account_id) != UNPACED]
         waits = self._recipients_waits(cursor, accounts, paced)
         ready = [message for message in paced if message.id not in waits]
-        rates = {each: rate for each, rate in _account_rates(accounts, ready) if rate is not None}
+        rates = _account_rates(accounts, {message.account_id for message in ready})
         counts = Counter(message.account_id for message in ready if message.account_id in rates)
-        if any(calls > len(self._held.get(each, _NONE).moments) for each, calls in counts.items()):
+        if any(calls > self._ready(each) for each, calls in counts.items()):
             self._top_up(cursor, counts, rates, _ahead(lane))  # claimed by their ids, so nothing was asked for before
         starts: dict[UUID, float] = {}
         for message in ready:
@@ -118,6 +117,11 @@ class Pace:
             if paced
             else list(messages)
         )
+
+    def _ready(self, account_id: int) -> int:
+        """Slots of the account that are ours."""
+        held = self._held.get(account_id)
+        return len(held.moments) if held is not None else 0
 
     def _top_up(
         self, cursor: Cursor, wanted: Mapping[int, int], rates: Mapping[int, Rate], ahead: float
@@ -184,17 +188,13 @@ class Pace:
         return sharers
 
 
-_NONE = _Held()
-
-
 def _ahead(lane: Lane) -> float:
     return URGENT_AHEAD_SECONDS if lane is Lane.URGENT else AHEAD_SECONDS
 
 
-def _account_rates(
-    accounts: Mapping[int, LiveAccount], messages: Iterable[Claimed]
-) -> Iterable[tuple[int, Rate | None]]:
-    return ((each, _rates(accounts, each).account) for each in {message.account_id for message in messages})
+def _account_rates(accounts: Mapping[int, LiveAccount], ids: Iterable[int]) -> dict[int, Rate]:
+    """The rates of those accounts that keep one."""
+    return {each: rate for each in ids if (rate := _rates(accounts, each).account) is not None}
 
 
 def _rates(accounts: Mapping[int, LiveAccount], account_id: int) -> Rates:
