@@ -206,6 +206,12 @@ class Provider(ABC):
         self.settings = settings
         self.http = http
 
+    @property
+    def base_url(self) -> str:
+        """Where the account's API is, by its option of that name or the option's default; no slash at its end."""
+        usual = {option.name: option.default for option in self.options}
+        return (self.settings.get("base_url") or usual["base_url"]).rstrip("/")
+
     @abstractmethod
     async def send(self, outbound: Outbound) -> Accepted:
         """Hand one message to the vendor. Raises a ``SendError``; anything else counts as in doubt."""

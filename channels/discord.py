@@ -105,7 +105,7 @@ class Discord(Provider):
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
-        self._base = (settings.get("base_url") or "https://discord.com/api/v10").rstrip("/")
+        self._base = self.base_url
         self._headers = {
             "Authorization": f"Bot {settings['token']}",
             "Content-Type": "application/json",

@@ -58,8 +58,7 @@ class Line(Provider):
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
-        base = settings.get("base_url") or "https://api.line.me"
-        self._url = f"{base.rstrip('/')}/v2/bot/message/push"
+        self._url = f"{self.base_url}/v2/bot/message/push"
         self._headers = {"Authorization": f"Bearer {settings['token']}", "Content-Type": "application/json"}
 
     @classmethod

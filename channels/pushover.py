@@ -65,8 +65,7 @@ class Pushover(Provider):
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
-        base = settings.get("base_url") or "https://api.pushover.net"
-        self._url = f"{base.rstrip('/')}/1/messages.json"
+        self._url = f"{self.base_url}/1/messages.json"
 
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:

@@ -126,8 +126,7 @@ class Slack(Provider):
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
-        base = settings.get("base_url") or "https://slack.com/api"
-        self._url = f"{base.rstrip('/')}/chat.postMessage"
+        self._url = f"{self.base_url}/chat.postMessage"
         self._headers = {
             "Authorization": f"Bearer {settings['token']}",
             "Content-Type": "application/json; charset=utf-8",

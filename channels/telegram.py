@@ -80,8 +80,7 @@ class Telegram(Provider):
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
-        base = settings.get("base_url") or "https://api.telegram.org"
-        self._url = f"{base.rstrip('/')}/bot{settings['token']}"
+        self._url = f"{self.base_url}/bot{settings['token']}"
 
     @classmethod
     def check(cls, settings: Mapping[str, str]) -> dict[str, str]:

@@ -102,7 +102,7 @@ class Twilio(Provider):
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
         account, token = settings["account_sid"], settings["auth_token"]
-        self._base = (settings.get("base_url") or "https://api.twilio.com").rstrip("/")
+        self._base = self.base_url
         self._url = f"{self._base}/2010-04-01/Accounts/{account}/Messages.json"
         login = base64.b64encode(f"{account}:{token}".encode()).decode()
         self._headers = {
