@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +35,13 @@ RELAYS = ("relay1", "relay2")
 
 
 class FaultSystem(System):
-    """Started by ``with``. ``database``, ``broker``, ``vendor`` and ``api`` are the proxies before the servers."""
+    """Started by ``with``. ``database``, ``broker``, ``vendor`` and ``api`` are the proxies before the servers.
 
-    def __init__(self, home: Path) -> None:
+    ``database_settings`` go over those of a development database.
+    """
+
+    def __init__(self, home: Path, *, database_settings: Mapping[str, str] | None = None) -> None:
+        self.database_settings = database_settings
         self.crashes = home / "crashes"
         self.crashes.mkdir()
         super().__init__(home)
@@ -56,7 +60,9 @@ class FaultSystem(System):
 
     def _servers(self) -> tuple[EmbeddedPostgres, EmbeddedValkey]:
         log = self.home / "log"
-        postgres = EmbeddedPostgres(self.home / "postgres", log=log / "postgres.log", port=any_free())
+        postgres = EmbeddedPostgres(
+            self.home / "postgres", log=log / "postgres.log", port=any_free(), settings=self.database_settings
+        )
         return postgres, EmbeddedValkey(self.home / "valkey", log=log / "valkey.log", port=any_free())
 
     def _addresses(self) -> dict[str, str]:
