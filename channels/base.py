@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from channels.errors import (
@@ -27,6 +26,7 @@ from channels.errors import (
     Throttled,
     Transient,
 )
+from channels.inbound import Forged, InboundRequest, Receipt, ReceiptKind, Unreadable
 from channels.rates import InvalidRate, Rates, parse
 
 if TYPE_CHECKING:
@@ -108,14 +108,6 @@ class Accepted:
     detail: str = ""
 
 
-class Forged(Exception):
-    """A receipt whose signature is missing, wrong or too old. Its text is for our log, never for the caller."""
-
-
-class Unreadable(Exception):
-    """A receipt with a good signature whose body is not what the vendor documents."""
-
-
 class InvalidRecipient(ValueError):
     """A recipient that the channel cannot take; the text says what was expected."""
 
@@ -127,44 +119,6 @@ class InvalidOption(ValueError):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class InboundRequest:
-    """What a vendor posted to us, before anything was parsed. ``url`` is the public URL, header names are lower case."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    query: Mapping[str, str]
-    body: bytes
-
-
-class ReceiptKind(StrEnum):
-    """What a receipt says; the first three and the last move a message, ``info`` is only kept."""
-
-    SENT = "sent"
-    DELIVERED = "delivered"
-    READ = "read"
-    INFO = "info"
-    UNDELIVERED = "undelivered"
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a provider tells us later about one message.
-
-    ``event_id`` is unique per account and the same when the vendor repeats the receipt. Found by ``message_id`` where
-    the vendor echoes it, else by ``provider_message_id``. ``at`` is the vendor's own aware UTC time, if it gives one.
-    """
-
-    event_id: str
-    kind: ReceiptKind
-    provider_message_id: str = ""
-    message_id: str = ""
-    at: datetime | None = None
-    code: str = ""
-    detail: str = ""
 
 
 class Provider(ABC):
