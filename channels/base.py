@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from channels.attachments import Attachment, Takes
 from channels.errors import (
     DETAIL_LIMIT,
     ContentRefused,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DETAIL_LIMIT",
     "Accepted",
+    "Attachment",
     "ContentRefused",
     "Forged",
     "InDoubt",
@@ -52,6 +54,7 @@ __all__ = [
     "RecipientRefused",
     "Scope",
     "SendError",
+    "Takes",
     "Throttled",
     "Transient",
     "Unreadable",
@@ -97,6 +100,7 @@ class Outbound:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
     receipts_url: str = ""
+    attachments: tuple[Attachment, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -152,6 +156,8 @@ class Provider(ABC):
     #: How fast the vendor takes messages, unless the account's options say otherwise.
     usual_rates: ClassVar[Rates] = Rates()
     options: ClassVar[Sequence[Option]] = ()
+    #: The files that a message may carry; None: it carries none.
+    takes: ClassVar[Takes | None] = None
     #: What ``send`` understands in a message's own ``options``: name -> what it does.
     message_options: ClassVar[Mapping[str, str]] = {}
 
@@ -234,12 +240,22 @@ class Provider(ABC):
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Field -> reason for content that this vendor is known to refuse (too long, empty), checked at the door."""
-        refused = {} if outbound.text or outbound.html else {"text": "must not be empty"}
+        said = outbound.text or outbound.html or outbound.attachments
+        refused = {} if said else {"text": "must not be empty"}
+        if outbound.attachments and (fault := cls.attachments_fault(outbound.attachments)):
+            refused["attachments"] = fault
         unknown = sorted(set(outbound.options) - set(cls.message_options))
         if unknown:
             known = ", ".join(cls.message_options) or "none"
             refused["options"] = f"{cls.name} has no option {', '.join(unknown)}; it knows {known}"
         return refused
+
+    @classmethod
+    def attachments_fault(cls, attachments: Sequence[Attachment]) -> str:
+        """Why these files cannot go with one message; empty where they can."""
+        if cls.takes is None:
+            return f"cannot go with it: {cls.name} takes no files; leave them out, or put a link into the text"
+        return cls.takes.fault(attachments)
 
 
 def _insist_on_text(name: str, value: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.headerregistry import Address
@@ -22,6 +22,7 @@ from typing import Any
 from email_validator import EmailNotValidError, validate_email
 
 from channels.base import Outbound
+from channels.email_parts import File, with_files
 
 HEADER_LIMIT = 900
 DISPLAY_NAME_LIMIT = 120
@@ -147,14 +148,16 @@ def faults(outbound: Outbound) -> dict[str, str]:
     return {field: fault for field, fault in found.items() if fault}
 
 
-def compose(outbound: Outbound, to: Mailbox, head: Letterhead) -> bytes:
+def compose(outbound: Outbound, to: Mailbox, head: Letterhead, files: Sequence[File] = ()) -> bytes:
     """The whole mail, in lines that end in CRLF, of ASCII unless ``to`` needs SMTPUTF8.
 
-    Only for what ``faults`` passes. The text comes first and the HTML after it, as alternatives. The same bytes as
+    Only for what ``faults`` passes. ``files`` are the attachments with their bytes. The text comes first and the HTML after it, as alternatives. The same bytes as
     ``email.message.EmailMessage`` makes of it, which parses each header that it is given: most of the time of a mail.
     """
     policy = _POLICY if to.ascii else _UTF8_POLICY
     top = b"".join(_line(name, value, policy) for name, value in _headers(outbound, to, head))
+    if files:
+        return top + _MIME + with_files([_part(*body) for body in _bodies(outbound)], files)
     if not (outbound.text and outbound.html):
         subtype, body = ("html", outbound.html) if outbound.html else ("plain", outbound.text)
         about, payload = _part(subtype, body)
@@ -167,6 +170,14 @@ def compose(outbound: Outbound, to: Mailbox, head: Letterhead) -> bytes:
     kind = f'Content-Type: multipart/alternative; boundary="{boundary}"'.encode() + _BREAK
     between = _BREAK + line + _BREAK
     return top + _MIME + kind + _BREAK + line + _BREAK + between.join(bodies) + _BREAK + line + b"--" + _BREAK
+
+
+def _bodies(outbound: Outbound) -> Iterator[tuple[str, str]]:
+    """The text first, which also stands where there is neither, and the HTML after it."""
+    if outbound.text or not outbound.html:
+        yield "plain", outbound.text
+    if outbound.html:
+        yield "html", outbound.html
 
 
 def _headers(outbound: Outbound, to: Mailbox, head: Letterhead) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from aiosmtplib import SMTPConnectError, SMTPException, SMTPNotSupported, SMTPResponseException
 
 from channels import email_message
+from channels.attachments import Attachment, Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     ContentRefused,
@@ -58,6 +59,8 @@ class Smtp(Provider):
     lease_seconds = 180.0
     call_seconds = 105.0
     window = 100
+    #: What most servers take, in base64, is 25 to 35 MB; a smaller limit of a server is told by it before the mail is sent.
+    takes = Takes(Carriage.ENCLOSED, 20, dict.fromkeys(Kind, 25_000_000), 25_000_000)
     options = (
         Option("host", "the mail server's name or address", required=True),
         Option("port", "its port; 587, 465 or 25 by the kind of security if not given"),
@@ -116,10 +119,11 @@ class Smtp(Provider):
 
     async def send(self, outbound: Outbound) -> Accepted:
         """One transaction. Raises a ``SendError``."""
-        to, content = self._mail(outbound)
+        to = _recipient(outbound)
         progress = _Progress()
         try:
             async with asyncio.timeout(self.call_seconds):
+                content = await self._mail(outbound, to)
                 said = await self._transaction(outbound, to, content, progress)
         except SMTPResponseException as error:
             raise self._refusal(error, outbound, progress) from None
@@ -133,15 +137,12 @@ class Smtp(Provider):
         """End the kept sessions."""
         await self._connections.close()
 
-    def _mail(self, outbound: Outbound) -> tuple[Mailbox, bytes]:
-        faults = email_message.faults(outbound)
-        if faults:
-            raise ContentRefused("unmailable", "; ".join(f"{field} {fault}" for field, fault in faults.items()))
-        try:
-            to = mailbox(outbound.to)
-        except ValueError as error:
-            raise RecipientRefused("invalid_address", str(error)) from None
-        return to, email_message.compose(outbound, to, self._head)
+    async def _mail(self, outbound: Outbound, to: Mailbox) -> bytes:
+        if not outbound.attachments:
+            return email_message.compose(outbound, to, self._head)
+        files = [(each, await _content(each)) for each in outbound.attachments]
+        # Megabytes of base64 take longer than others on this loop should wait.
+        return await asyncio.to_thread(email_message.compose, outbound, to, self._head, files)
 
     async def _transaction(self, outbound: Outbound, to: Mailbox, content: bytes, progress: _Progress) -> str:
         sender = self._envelope_from.replace(_MESSAGE_ID, outbound.message_id)
@@ -166,6 +167,23 @@ class Smtp(Provider):
         """A server's words on one line, without our password and without the address that it repeats."""
         line = " ".join(text.encode(errors="replace").decode().split())
         return self.redact(line).replace(outbound.to, "[recipient]")
+
+
+async def _content(attachment: Attachment) -> bytes:
+    if attachment.read is None:
+        raise ContentRefused("file_by_url", "a mail carries the file itself, and this one is known by its URL alone")
+    return await attachment.read()
+
+
+def _recipient(outbound: Outbound) -> Mailbox:
+    """Whom it goes to. Raises a ``SendError`` for what cannot be a mail."""
+    faults = email_message.faults(outbound)
+    if faults:
+        raise ContentRefused("unmailable", "; ".join(f"{field} {fault}" for field, fault in faults.items()))
+    try:
+        return mailbox(outbound.to)
+    except ValueError as error:
+        raise RecipientRefused("invalid_address", str(error)) from None
 
 
 def _bare(text: str) -> str:

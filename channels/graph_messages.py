@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from channels import graph, rules
 from channels.answers import json_object, unreadable
+from channels.attachments import Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     ContentRefused,
@@ -106,6 +107,7 @@ class SendApi(graph.Graph):
     message_options = MESSAGE_OPTIONS
     #: Meta fetches media by their URL before it answers.
     call_seconds = 18.0
+    takes = Takes(Carriage.FETCHED, 1, dict.fromkeys(Kind, 25_000_000) | {Kind.IMAGE: 8_000_000})
     #: The option that names who sends.
     sender: ClassVar[str]
 
@@ -125,7 +127,7 @@ class SendApi(graph.Graph):
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Either a text or one file or template; quick replies with a text only."""
         refused = super().refuse(outbound) | rules.faults(outbound.options, _RULES)
-        kinds = _kinds(outbound)
+        kinds = [*_kinds(outbound), *(["attachments"] if outbound.attachments else [])]
         if len(kinds) > 1:
             refused[f"options.{kinds[1]}"] = f"must not be given together with {kinds[0]}"
         if kinds:
@@ -167,6 +169,9 @@ def _request(outbound: Outbound) -> dict[str, Any]:
 
 
 def _message(outbound: Outbound) -> dict[str, Any]:
+    for attachment in outbound.attachments:
+        kind = "file" if attachment.kind is Kind.DOCUMENT else str(attachment.kind)
+        return {"attachment": {"type": kind, "payload": {"url": attachment.url}}}
     kinds = _kinds(outbound)
     if not kinds:
         quick = outbound.options.get("quick_replies")

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+from channels.attachments import Carriage
 from channels.base import PACE, Option, Provider
 from channels.registry import providers
 from channels.simulator.faults import table
@@ -64,7 +65,7 @@ def _promises(cls: type[Provider]) -> str:
         else "It cannot be asked for a message"
     )
     return (
-        f"A repeat {repeat}. {receipts}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds.{_pace(cls)}"
+        f"A repeat {repeat}. {receipts}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds.{_pace(cls)}{_takes(cls)}"
     )
 
 
@@ -73,6 +74,15 @@ def _pace(cls: type[Provider]) -> str:
     through = [f"{usual.account} through an account"] if usual.account else []
     to = [f"{usual.recipient} to a recipient"] if usual.recipient else []
     return f" Unless told otherwise it is sent at most {' and '.join(through + to)}." if through or to else ""
+
+
+def _takes(cls: type[Provider]) -> str:
+    takes = cls.takes
+    if takes is None:
+        return " It takes no files."
+    kinds = ", ".join(f"{kind} ({limit / 1_000_000:g} MB)" for kind, limit in takes.bytes_of.items())
+    how = "fetches them" if takes.carriage is Carriage.FETCHED else "gets them enclosed"
+    return f" A message carries up to {takes.count} of these files, and the vendor {how}: {kinds}."
 
 
 def _markdown(text: str) -> str:

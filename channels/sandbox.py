@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 
+from channels.attachments import Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     ContentRefused,
@@ -35,6 +36,7 @@ class Sandbox(Provider):
     name = "sandbox"
     channels = tuple(MEDIA)
     reconciles = True
+    takes = Takes(Carriage.FETCHED, 20, dict.fromkeys(Kind, 25_000_000))
     options = (Option("latency_ms", "how long each send takes, 0 to 10000 ms", default="0"),)
 
     @classmethod
@@ -49,7 +51,7 @@ class Sandbox(Provider):
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Only what is empty: what another provider would take passes here too."""
-        given = outbound.text or outbound.html or outbound.metadata or outbound.options
+        given = outbound.text or outbound.html or outbound.metadata or outbound.options or outbound.attachments
         return {} if given else {"text": "must not be empty"}
 
     async def send(self, outbound: Outbound) -> Accepted:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from channels import rules
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable, wait_seconds
+from channels.attachments import Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     InvalidOption,
@@ -34,6 +35,13 @@ _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{3,128}")
 _CHAT_NUMBER = re.compile(r"-?[0-9]{1,19}")
 #: What a message may hold besides text -> the method that sends it and the field for its URL.
 _MEDIA = {"photo_url": ("sendPhoto", "photo"), "document_url": ("sendDocument", "document")}
+#: The same for an attachment.
+_METHOD_OF = {
+    Kind.IMAGE: ("sendPhoto", "photo"),
+    Kind.VIDEO: ("sendVideo", "video"),
+    Kind.AUDIO: ("sendAudio", "audio"),
+    Kind.DOCUMENT: ("sendDocument", "document"),
+}
 #: Passed on as they are: https://core.telegram.org/bots/api#sendmessage
 _PASSED: dict[str, rules.Rule] = {
     "parse_mode": rules.one_of("HTML", "MarkdownV2", "Markdown"),
@@ -63,6 +71,8 @@ class Telegram(Provider):
     channels = ("telegram",)
     #: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
     usual_rates = Rates(Rate(30), Rate(1))
+    #: What it fetches by a URL: https://core.telegram.org/bots/api#sending-files
+    takes = Takes(Carriage.FETCHED, 1, dict.fromkeys(Kind, 20_000_000) | {Kind.IMAGE: 5_000_000})
     options = (
         Option("token", "the bot's token from @BotFather (123456:ABC...)", required=True, secret=True),
         Option("base_url", "where the API is", default="https://api.telegram.org"),
@@ -95,6 +105,9 @@ class Telegram(Provider):
         """Telegram takes 1 to 4096 characters of text, or one photo or file with a caption of up to 1024."""
         refused = super().refuse(outbound) | _faults(outbound)
         media = [name for name in _MEDIA if outbound.options.get(name)]
+        if media and outbound.attachments:
+            refused[f"options.{media[0]}"] = "must not be given together with attachments"
+        media += ["attachments"] if outbound.attachments else []
         if media:
             refused.pop("text", None)
         elif not outbound.text:
@@ -142,11 +155,19 @@ class Telegram(Provider):
 def _request(outbound: Outbound) -> tuple[str, dict[str, Any]]:
     fields: dict[str, Any] = {"chat_id": int(outbound.to) if _CHAT_NUMBER.fullmatch(outbound.to) else outbound.to}
     fields |= {name: outbound.options[name] for name in _PASSED if outbound.options.get(name) is not None}
-    for option, (method, field) in _MEDIA.items():
-        if outbound.options.get(option):
-            caption = {"caption": outbound.text} if outbound.text else {}
-            return method, fields | caption | {field: outbound.options[option]}
+    for (method, field), url in _media(outbound):
+        caption = {"caption": outbound.text} if outbound.text else {}
+        return method, fields | caption | {field: url}
     return "sendMessage", fields | {"text": outbound.text}
+
+
+def _media(outbound: Outbound) -> Iterator[tuple[tuple[str, str], str]]:
+    """Each file's method and field, and where Telegram finds it."""
+    for attachment in outbound.attachments:
+        yield _METHOD_OF[attachment.kind], attachment.url
+    for option, method in _MEDIA.items():
+        if outbound.options.get(option):
+            yield method, outbound.options[option]
 
 
 def _message_id(response: HttpResponse) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from channels import rules, twilio_list
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable
+from channels.attachments import Carriage, Kind, Takes
 from channels.base import (
     DETAIL_LIMIT,
     Accepted,
@@ -85,6 +86,8 @@ class Twilio(Provider):
     channels = ("sms",)
     receipts = True
     reconciles = True
+    #: https://www.twilio.com/docs/messaging/guides/accepted-mime-types
+    takes = Takes(Carriage.FETCHED, _MEDIA_LIMIT, dict.fromkeys(Kind, 600_000) | {Kind.IMAGE: 5_000_000}, 5_000_000)
     options = (
         Option("account_sid", "the account's SID (AC and 32 hexadecimal digits)", required=True),
         Option("auth_token", "the account's auth token", required=True, secret=True),
@@ -123,7 +126,10 @@ class Twilio(Provider):
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """Twilio takes 1 to 1600 characters of text, media, or a content template."""
         refused = super().refuse(outbound) | rules.faults(outbound.options, _RULES)
-        if outbound.options.get("content_sid") or outbound.options.get("media_url"):
+        media = [name for name in ("content_sid", "media_url") if outbound.options.get(name)]
+        if media and outbound.attachments:
+            refused[f"options.{media[0]}"] = "must not be given together with attachments"
+        if media or outbound.attachments:
             refused.pop("text", None)
         elif not outbound.text:
             refused["text"] = "must not be empty: an SMS has no HTML"
@@ -174,7 +180,8 @@ class Twilio(Provider):
         yield ("MessagingServiceSid", sender) if sender else ("From", self.settings["from_number"])
         if outbound.text:
             yield "Body", outbound.text
-        yield from (("MediaUrl", url) for url in _media(outbound.options.get("media_url")))
+        media = _media(outbound.options.get("media_url"))
+        yield from (("MediaUrl", url) for url in (*media, *(each.url for each in outbound.attachments)))
         for option, field in (
             ("validity_seconds", "ValidityPeriod"),
             ("content_sid", "ContentSid"),

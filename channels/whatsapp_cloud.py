@@ -12,6 +12,7 @@ from typing import Any
 
 from channels import graph, rules
 from channels.answers import json_object, unreadable
+from channels.attachments import Attachment, Carriage, Kind, Takes
 from channels.base import (
     DETAIL_LIMIT,
     Accepted,
@@ -146,6 +147,12 @@ class WhatsAppCloud(graph.Graph):
     )
     #: Meta fetches media by their URL before it answers.
     call_seconds = 18.0
+    #: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media#supported-media-types
+    takes = Takes(
+        Carriage.FETCHED,
+        1,
+        {Kind.IMAGE: 5_000_000, Kind.VIDEO: 16_000_000, Kind.AUDIO: 16_000_000, Kind.DOCUMENT: 100_000_000},
+    )
     message_options = {
         "template": "a template: its name, language and components, as the Cloud API has them",
         "image_url": "the URL of an image (up to 5 MB); the text becomes its caption",
@@ -171,13 +178,17 @@ class WhatsAppCloud(graph.Graph):
         """WhatsApp takes a text of up to 4,096 characters, one media file, a template or something interactive."""
         refused = super().refuse(outbound) | _faults(outbound)
         kinds = _kinds(outbound)
-        if kinds:
+        if kinds and outbound.attachments:
+            refused[f"options.{kinds[0]}"] = "must not be given together with attachments"
+        if kinds or outbound.attachments:
             refused.pop("text", None)
         elif not outbound.text:
             refused["text"] = "must not be empty: WhatsApp has no HTML part"
         if len(kinds) > 1:
             refused[f"options.{kinds[1]}"] = f"must not be given together with {kinds[0]}"
-        limit = CAPTION_LIMIT if kinds and kinds[0] in _CAPTIONED else TEXT_LIMIT
+        if outbound.text and any(each.kind is Kind.AUDIO for each in outbound.attachments):
+            refused["text"] = "must be empty: audio carries no caption; send the text as a message of its own"
+        limit = CAPTION_LIMIT if outbound.attachments or (kinds and kinds[0] in _CAPTIONED) else TEXT_LIMIT
         if len(outbound.text) > limit:
             refused["text"] = f"must have at most {limit:,} characters here"
         return refused
@@ -211,6 +222,8 @@ def _request(outbound: Outbound) -> dict[str, Any]:
     }
     if outbound.options.get("reply_to"):
         common["context"] = {"message_id": outbound.options["reply_to"]}
+    for attachment in outbound.attachments:
+        return common | _attached(attachment, outbound.text)
     kinds = _kinds(outbound)
     if not kinds:
         text = {"body": outbound.text, "preview_url": bool(outbound.options.get("preview_url"))}
@@ -224,6 +237,15 @@ def _request(outbound: Outbound) -> dict[str, Any]:
     if outbound.options.get("filename") and kind == "document":
         media["filename"] = outbound.options["filename"]
     return common | {"type": kind, kind: media}
+
+
+def _attached(attachment: Attachment, text: str) -> dict[str, Any]:
+    """A file with its caption; audio has none, so ``refuse`` lets no text come with it."""
+    kind = attachment.kind
+    media = {"link": attachment.url} | ({"caption": text} if text else {})
+    if kind is Kind.DOCUMENT:
+        media["filename"] = attachment.name
+    return {"type": str(kind), str(kind): media}
 
 
 def _statuses(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

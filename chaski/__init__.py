@@ -28,7 +28,7 @@ from chaski.errors import (
     Timeout,
     Unavailable,
 )
-from chaski.messages import BatchResult, Message, MessageError, Rejected
+from chaski.messages import BatchResult, File, Message, MessageError, Rejected
 from chaski.vocabulary import Status
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ __all__ = [
     "Client",
     "ConfigurationError",
     "Conflict",
+    "File",
     "IdempotencyConflict",
     "InvalidMessage",
     "Message",
@@ -63,6 +64,7 @@ __all__ = [
     "redeliver",
     "send",
     "send_many",
+    "upload",
     "wait",
 ]
 
@@ -88,6 +90,7 @@ def _shared(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
 
 send = _shared(Client.send)
 send_many = _shared(Client.send_many)
+upload = _shared(Client.upload)
 get = _shared(Client.get)
 list = _shared(Client.list)
 cancel = _shared(Client.cancel)

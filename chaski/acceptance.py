@@ -77,7 +77,7 @@ def _recipient(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _content(fields: Mapping[str, Any]) -> dict[str, str]:
-    if any(fields.get(name) for name in ("text", "html", "template")):
+    if any(fields.get(name) for name in ("text", "html", "template", "attachments")):
         return {}
     return {"text": "must not be empty"}
 

@@ -10,18 +10,21 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import UUID
 
 from chaski import configuration
 from chaski.batches import MAX_ROWS, Batch, with_identity
 from chaski.errors import ChaskiError, ConfigurationError, Conflict, Timeout, Unavailable, error_for
-from chaski.messages import BatchResult, Message
+from chaski.files import file_of, upload_request
+from chaski.messages import BatchResult, File, Message
 from chaski.vocabulary import Status
 from chaski.wire import Answer, Request, encoded, instant
 
 if TYPE_CHECKING:
+    import os
+
     from chaski.transport import Transport
 
 __version__ = "0.1.0"
@@ -102,7 +105,8 @@ class Client:
         hours, with another content it raises ``IdempotencyConflict``. Give one that comes from your own data
         (``f"shipped:{order.pk}"``) so that repeating your own code sends nothing twice; without it one is
         minted for this call. ``send_at`` and ``expires_at`` are aware datetimes or ISO 8601 text.
-        ``priority`` is ``urgent``, ``normal`` or ``bulk``. Raises ``InvalidMessage`` with the fields in
+        ``priority`` is ``urgent``, ``normal`` or ``bulk``. ``attachments`` are what `upload` gave, ids of files, or
+        dicts with a public ``url`` and its ``content_type``. Raises ``InvalidMessage`` with the fields in
         ``.errors``.
         """
         fields = {
@@ -130,6 +134,19 @@ class Client:
         minted: str = identified.pop("key")
         message = self._message(Request("POST", "/messages", body=encoded(identified), key=minted))
         return replace(message, key=minted)
+
+    def upload(
+        self, content: bytes | os.PathLike[str] | IO[bytes], name: str | None = None, content_type: str | None = None
+    ) -> File:
+        """Have a file kept, for the ``attachments`` of any number of messages; at most 25 MB.
+
+        ``content`` is the file's bytes, its path, or a file opened for reading bytes. ``name`` is the one that people
+        see, the path's own unless given, and ``content_type`` is guessed from it. The same file again has the same
+        id. Raises ``InvalidMessage`` with what is wrong with it in ``.errors``, ``OSError`` for a path that cannot be
+        read.
+        """
+        request = upload_request(content, name, content_type)
+        return file_of(self._call(request), self._named(request))
 
     def send_many(self, messages: Iterable[Mapping[str, Any]], chunk: int = 1000) -> BatchResult:
         """Have many messages kept, as one batch. Each is a dict with the names that `send` takes (and maybe

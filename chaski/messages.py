@@ -87,6 +87,23 @@ class Message:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that the service keeps, as `upload` gives it back: an attachment of any number of messages."""
+
+    id: str
+    sha256: str = ""
+    size: int = 0
+    name: str = ""
+    content_type: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> File:
+        """The file in an answer of the service. Raises ``KeyError`` without ``id``."""
+        known = {each.name: data[each.name] for each in fields(cls) if data.get(each.name) is not None}
+        return cls(**{**known, "id": str(data["id"])})
+
+
+@dataclass(frozen=True)
 class Rejected:
     """One row that was not accepted: its place in what was given to `send_many` (from 0), why, and the row
     itself.

@@ -91,7 +91,7 @@ class Transport:
     def _headers_of(self, request: Request) -> dict[str, str]:
         headers = dict(self._headers)
         if request.body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = request.content_type
         if request.key:
             headers["Idempotency-Key"] = request.key
         return headers

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from chaski.errors import InvalidMessage, Unavailable
+from chaski.messages import File
 
 #: Where the service's calls stand under its URL.
 API_ROOT = "/api/v1"
@@ -31,6 +32,7 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     key: str = ""
+    content_type: str = "application/json"
 
     @property
     def full_path(self) -> str:
@@ -114,9 +116,11 @@ def _dumped(value: object) -> bytes:
     return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, File):
+        return {"id": value.id}
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 

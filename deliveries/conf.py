@@ -72,6 +72,7 @@ class Limits:
     batch_bytes: int = 10_000_000
     stream_rows: int = 1_000_000
     message_bytes: int = 1_000_000
+    file_bytes: int = 25_000_000
     text_chars: int = 100_000
     crashes: int = 3
     asks: int = 6

@@ -20,6 +20,12 @@ DELETE FROM idempotency WHERE (service_id, key) IN (
 FORGET_HEARTBEATS = "DELETE FROM heartbeat WHERE seen_at < chaski_now() - interval '1 day'"
 FORGET_PARKED = "DELETE FROM parked WHERE last_at < chaski_now() - interval '30 days'"
 FORGET_BREAKERS = "DELETE FROM breaker_event WHERE at < chaski_now() - interval '90 days'"
+#: A few at a time: each may hold 25 MB.
+FORGET_FILES = """
+DELETE FROM file WHERE id IN (
+    SELECT id FROM file WHERE kept_until < chaski_now() ORDER BY kept_until LIMIT 50)
+    AND kept_until < chaski_now()
+"""
 PARTITIONS = "SELECT chaski_ensure_partitions(3)"
 
 
@@ -31,6 +37,8 @@ def run() -> dict[str, int]:
         if cursor.fetchone():
             cursor.execute(FORGET_KEYS)
             done["idempotency_keys"] = cursor.rowcount
+            cursor.execute(FORGET_FILES)
+            done["files"] = cursor.rowcount
         cursor.execute(SLOT, {"job": "hour", "every": "hour"})
         if cursor.fetchone():
             cursor.execute(PARTITIONS)

@@ -5,12 +5,14 @@ Called by the message's admin. Everything that happened comes from ``deliveries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from uuid import UUID
 
 from django.conf import settings
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 
 from chaski.vocabulary import ErrorClass, Status
@@ -18,6 +20,7 @@ from deliveries.admin import showing
 from deliveries.admin.acting import ACTS, Act
 from deliveries.admin.callbacks_told import Told
 from deliveries.admin.showing import lasting, moment, plain
+from deliveries.files import url_of
 from deliveries.models import Account, Message, Service
 from deliveries.models.messages import LANES, Origin
 from deliveries.trace import Entry, Trace
@@ -193,6 +196,22 @@ def body(message: Message) -> dict[str, Any]:
         "subject": plain(content.get("subject", "")),
         "text": plain(content.get("text", "")),
         "html": content.get("html", ""),
+        "attachments": attached(content.get("attachments", [])),
         "options": message.options,
         "metadata": message.metadata,
     }
+
+
+def attached(rows: Sequence[Mapping[str, Any]]) -> list[Fact]:
+    """The files, each with a link to save it, valid for a few days."""
+    return [Fact(plain(row["name"], 300), _about(row), _link_of(row)) for row in rows]
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    size = f", {filesizeformat(row['size'])}" if "size" in row else ""
+    return f"{plain(row['content_type'], 100)}{size}"
+
+
+def _link_of(row: Mapping[str, Any]) -> str:
+    """Relative, for this host; a URL of the service's own is shown and leads nowhere, for nobody here has looked at it."""
+    return urlsplit(url_of(UUID(row["id"]), row["name"])).path if "id" in row else ""

@@ -59,11 +59,16 @@ def json_of(request: Request, limit: int) -> Any:
     Only for callers that are known: what is too large is read to its end for a while, so that they hear so.
     """
     content_type_of(request, JSON)
+    return StrictJSONParser().parse(io.BytesIO(bytes_of(request, limit)))
+
+
+def bytes_of(request: Request, limit: int) -> bytes:
+    """The body as it is, at most ``limit`` bytes. Raises ``Problem`` 413 for more. Only for callers that are known."""
     body = _bounded(request._request, limit)
     if body is None:
         _drain(request._request)
         raise _too_large(limit)
-    return StrictJSONParser().parse(io.BytesIO(body))
+    return body
 
 
 def of_a_stranger(request: HttpRequest, limit: int) -> bytes:
@@ -79,7 +84,7 @@ def of_a_stranger(request: HttpRequest, limit: int) -> bytes:
 
 def _bounded(request: HttpRequest, limit: int) -> bytes | None:
     """The body; None if it has more than ``limit`` bytes. Raises ``Problem`` 400 where it was cut off."""
-    declared, stream = _declared(request), _stream_of(request)
+    declared, stream = declared_bytes(request), _stream_of(request)
     body = b"" if declared > limit else _read(stream, limit + 1)
     if max(declared, len(body)) > limit:
         return None
@@ -141,7 +146,8 @@ def _skip(stream: Stream, line: bytes, limit: int) -> None:
         line = _readline(stream, limit)
 
 
-def _declared(request: HttpRequest) -> int:
+def declared_bytes(request: HttpRequest) -> int:
+    """What Content-Length says; 0 where it says nothing."""
     text = request.META.get("CONTENT_LENGTH") or "0"
     return int(text) if text.isascii() and text.isdecimal() else 0
 

@@ -153,7 +153,7 @@ def _as_given(message: Message, account: str) -> dict[str, Any]:
         "template": content.get("template"),
         "context": content.get("context", {}),
         "language": content.get("language", ""),
-        "attachments": [],
+        "attachments": content.get("attachments", []),
         "account": account,
         "send_at": message.send_at,
         "expires_at": message.expires_at,

@@ -29,6 +29,7 @@ _TITLES = {
     405: "This URL takes another method",
     406: "This URL answers JSON only",
     409: "The message is not in a state for this",
+    411: "The request does not say how long it is",
     413: "The request is too large",
     415: "The body has another media type than this URL takes",
     422: "The request cannot be accepted",
@@ -103,8 +104,8 @@ def unavailable() -> Problem:
 
 
 def waiting(status: int) -> dict[str, str]:
-    """The header that every 503 carries, whoever made it: when to come again."""
-    return {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
+    """The header that every 503 and 429 carries, whoever made it: when to come again."""
+    return {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
 
 
 def report(exception: BaseException) -> None:

@@ -16,7 +16,7 @@ from deliveries.api.problems import of_exception, of_status, respond
 from deliveries.sql import is_away
 
 #: URLs that programs call. Errors of other pages, the admin's above all, are pages for people.
-_FOR_PROGRAMS = ("/api/", "/receipts/", "/health/", "/metrics")
+_FOR_PROGRAMS = ("/api/", "/receipts/", "/files/", "/health/", "/metrics")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 

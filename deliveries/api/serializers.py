@@ -23,6 +23,23 @@ def _object(**options: Any) -> Any:
     return serializers.DictField(**options)
 
 
+class AttachmentIn(serializers.Serializer[Any]):
+    """A file that goes with a message: one that was sent to `/files`, by its id, or one that anybody can fetch, by its URL.
+
+    The answer of `/files` can be given as it is.
+    """
+
+    id = serializers.UUIDField(required=False, allow_null=True)
+    url = serializers.URLField(required=False, allow_null=True)
+    name = serializers.CharField(required=False, allow_null=True, help_text="Under which it arrives.")
+    content_type = serializers.CharField(required=False, allow_null=True, help_text="Required beside a URL.")
+    content_id = serializers.CharField(
+        required=False, allow_null=True, help_text="By which the HTML of a mail shows it: cid:NAME."
+    )
+    sha256 = serializers.CharField(required=False, allow_null=True, help_text="Refused where the file has another.")
+    size = serializers.IntegerField(required=False, allow_null=True, help_text="Refused where the file has another.")
+
+
 class MessageIn(serializers.Serializer[Any]):
     """A message as a service asks for it. What is null is taken as left out."""
 
@@ -39,6 +56,9 @@ class MessageIn(serializers.Serializer[Any]):
     template = serializers.CharField(required=False, allow_null=True, help_text="The name of a template, not text.")
     context = _object(required=False, allow_null=True, help_text="What the template's names stand for.")
     language = serializers.CharField(required=False, allow_null=True, help_text="Which language of the template.")
+    attachments = AttachmentIn(
+        many=True, required=False, allow_null=True, help_text="Files that go with it, where the provider takes some."
+    )
     account = serializers.CharField(
         required=False, allow_null=True, help_text="The name of one of the service's accounts."
     )

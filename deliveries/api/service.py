@@ -53,6 +53,7 @@ class MeView(APIView):
                 "test": service.test,
                 "limits": {
                     "message_bytes": bounds.message_bytes,
+                    "file_bytes": bounds.file_bytes,
                     "batch_rows": bounds.batch_rows,
                     "batch_bytes": bounds.batch_bytes,
                     "stream_rows": bounds.stream_rows,

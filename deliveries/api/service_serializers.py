@@ -26,10 +26,27 @@ class Preview(serializers.Serializer[Any]):
     template_version = serializers.IntegerField(allow_null=True)
 
 
+class FileIn(serializers.Serializer[Any]):
+    """A file in a form."""
+
+    file = serializers.FileField()
+
+
+class FileOut(serializers.Serializer[Any]):
+    """A file that is kept. Given as it is, this is an attachment of a message."""
+
+    id = serializers.UUIDField()
+    sha256 = serializers.CharField()
+    size = serializers.IntegerField(help_text="In bytes.")
+    name = serializers.CharField()
+    content_type = serializers.CharField()
+
+
 class Bounds(serializers.Serializer[Any]):
     """How much one request may hold."""
 
     message_bytes = serializers.IntegerField()
+    file_bytes = serializers.IntegerField()
     batch_rows = serializers.IntegerField()
     batch_bytes = serializers.IntegerField()
     stream_rows = serializers.IntegerField()

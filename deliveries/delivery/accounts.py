@@ -18,6 +18,7 @@ from channels.http import HttpClient
 from channels.rates import Rates
 from channels.registry import UnknownProvider, provider_class
 from deliveries.conf import timings
+from deliveries.delivery.enclosures import Enclosures
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.retry import Policy
 from deliveries.secrets import Unsealable, unseal
@@ -44,6 +45,8 @@ class LiveAccount:
     receipts_url: str = ""
     rates: Rates = UNPACED
     provider: Provider | None = None
+    #: Where the files of its messages are read; None where nothing is sent.
+    files: Enclosures | None = None
     problem: str = ""
 
 
@@ -56,6 +59,7 @@ class Accounts:
     def __init__(self, http: HttpClient, loop: asyncio.AbstractEventLoop) -> None:
         self._http = http
         self._loop = loop
+        self._files = Enclosures()
         self._live: dict[int, LiveAccount] = {}
         self._read_at: dict[int, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -76,7 +80,7 @@ class Accounts:
         account_id, updated_at = row[0], row[-1]
         known = self._live.get(account_id)
         if known is None or known.updated_at != updated_at:
-            self._live[account_id] = live(row, self._http)
+            self._live[account_id] = replace(live(row, self._http), files=self._files)
             if known is not None and known.provider is not None:
                 self._loop.call_soon_threadsafe(self._close_later, known.provider)
 

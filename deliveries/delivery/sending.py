@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import structlog
 
+from channels.attachments import Attachment, Read
 from channels.base import ContentRefused, InDoubt, Misconfigured, NotSent, Outbound, Provider, SendError
 from channels.written import watch_writing
 from chaski.vocabulary import ErrorClass
 from deliveries.delivery.accounts import LiveAccount
 from deliveries.delivery.claim import Claimed
 from deliveries.delivery.crashes import crash_point
+from deliveries.intake import attachments
 from deliveries.retry import Decision, Outcome
 
 if TYPE_CHECKING:
@@ -48,8 +53,10 @@ async def send(claimed: Claimed, account: LiveAccount, deadline: float, started:
 async def _call(claimed: Claimed, account: LiveAccount, provider: Provider, deadline: float, at: datetime) -> Outcome:
     """Whatever a provider raises besides a ``SendError`` counts as in doubt: it may have written its request."""
     try:
-        async with asyncio.timeout_at(deadline):
-            answer = await provider.send(outbound(claimed, account, at))
+        going = outbound(claimed, account, at)
+        room = account.files.room(going, provider, deadline) if account.files and going.attachments else nullcontext()
+        async with room, asyncio.timeout_at(deadline):
+            answer = await provider.send(going)
         crash_point("after_answer", claimed.recipient)
         return Outcome.of_answer(answer)
     except SendError as error:
@@ -88,8 +95,24 @@ def outbound(claimed: Claimed | Asked, account: LiveAccount, at: datetime) -> Ou
         metadata=claimed.metadata,
         reference=claimed.reference,
         receipts_url=account.receipts_url,
+        attachments=_attachments(content, account) if "attachments" in content else (),
         at=at,
     )
+
+
+def _attachments(content: Mapping[str, Any], account: LiveAccount) -> tuple[Attachment, ...]:
+    reader = account.files.reader if account.files else _nowhere
+    try:
+        return attachments.of(content, reader)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise ContentRefused("unreadable_row", "its attachments are not of the form that intake writes") from None
+
+
+def _nowhere(file_id: UUID) -> Read:
+    async def read() -> bytes:
+        raise NotSent("no_files", f"the file {file_id} cannot be read where nothing is sent")
+
+    return read
 
 
 def tell(claimed: Claimed, outcome: Outcome, decision: Decision) -> None:

@@ -16,11 +16,13 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from channels.base import InvalidOption, InvalidRecipient, Outbound
+from channels.attachments import Read
+from channels.base import InvalidOption, InvalidRecipient, NotSent, Outbound
 from channels.media import MEDIA
 from channels.registry import provider_class
 from chaski.vocabulary import Lane
 from deliveries.conf import limits
+from deliveries.intake import attachments
 from deliveries.intake.fields import FIELDS
 from deliveries.intake.templates import TemplateProblem, render
 from deliveries.models import Service
@@ -87,6 +89,8 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
     if recipient is None or account is None or content is None or times is None:
         raise InvalidMessage(errors)
     due, expires_at = times
+    if "attachments" in checked:
+        content["attachments"] = _attachments(service, checked, expires_at)
     message_id = checked.get("id") or uuid7()
     # An id alone is a promise not to be doubled too.
     key = key or checked.get("key", "") or (f"id:{checked['id']}" if "id" in checked else "")
@@ -183,6 +187,20 @@ def _content(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _attachments(service: Service, checked: Mapping[str, Any], until: datetime) -> list[dict[str, Any]]:
+    try:
+        return attachments.kept(service.pk, checked["attachments"], until)
+    except ValueError as error:
+        raise InvalidMessage({"attachments": [str(error)]}) from error
+
+
+def _unread(file_id: UUID) -> Read:
+    async def read() -> bytes:
+        raise NotSent("not_sent", f"the file {file_id} is not read to look at a message")
+
+    return read
+
+
 def _rendered(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
     name, language = checked["template"], checked.get("language", "")
     try:
@@ -233,6 +251,7 @@ def _offer_to_provider(
         html=content.get("html", ""),
         options=checked.get("options", {}),
         metadata=checked.get("metadata", {}),
+        attachments=attachments.of(content, _unread) if "attachments" in content else (),
     )
     try:
         refused = provider.refuse(outbound)

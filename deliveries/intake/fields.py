@@ -16,6 +16,7 @@ from uuid import UUID
 from channels.media import MEDIA
 from chaski.vocabulary import Lane
 from deliveries.conf import limits
+from deliveries.intake import attachments
 
 KEY_LIMIT = 255
 TAG_LIMIT = 20
@@ -150,10 +151,6 @@ def _refuse_unkeepable(text: Any) -> None:
         raise ValueError("holds half a character (a lone surrogate); send valid UTF-8") from error
 
 
-def not_yet(value: Any) -> Any:
-    raise ValueError("is not available in this version; leave it out")
-
-
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "id": uuid7,
     "key": text_of(KEY_LIMIT, lines=False),
@@ -165,7 +162,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "template": text_of(64, lines=False),
     "context": json_object,
     "language": text_of(16, lines=False),
-    "attachments": not_yet,
+    "attachments": attachments.named,
     "account": text_of(64, lines=False),
     "send_at": moment,
     "expires_at": moment,

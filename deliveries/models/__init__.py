@@ -4,6 +4,7 @@ from deliveries.models.accounts import Account, Endpoint, Route, Template
 from deliveries.models.breakers import Breaker, BreakerEvent
 from deliveries.models.control import Audit, Heartbeat, Lineage, Pause, PeriodicSlot, Suppression, Watch
 from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt
+from deliveries.models.files import File
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
 from deliveries.models.services import ApiKey, Service
@@ -19,6 +20,7 @@ __all__ = [
     "BreakerEvent",
     "Endpoint",
     "Event",
+    "File",
     "Heartbeat",
     "Idempotency",
     "Inquiry",

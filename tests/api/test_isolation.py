@@ -10,7 +10,7 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from chaski.vocabulary import Status
-from deliveries.models import Account, Endpoint, Message, Pause, Route, Suppression, Template
+from deliveries.models import Account, Endpoint, File, Message, Pause, Route, Suppression, Template
 from tests.api.calls import LINES, SMS, Api, move, nothing_stored, problem, rows
 from tests.factories import make_account
 
@@ -32,6 +32,7 @@ def owned(theirs: Api) -> Theirs:
     make_account("sms", name=SECRET, service=service)
     Template.objects.create(service=service, name=SECRET, channel="sms", language="", version=1, text=SECRET)
     Suppression.objects.create(service=service, channel="sms", recipient="+56900000001", reason=SECRET, actor="x")
+    assert theirs.post("files?name=x.txt", raw=SECRET.encode(), content_type="text/plain").status_code == 201
     message = theirs.send(reference=SECRET, tags=[SECRET], metadata={"x": SECRET}, to="+56911111111")["id"]
     failed = theirs.send(text=SECRET)["id"]
     move(failed, Status.FAILED)
@@ -105,6 +106,24 @@ def suppressions(api: Api, owned: Theirs) -> None:
     assert Suppression.objects.count() == 2
 
 
+def files(api: Api, owned: Theirs) -> None:
+    """Not even the same bytes under the same name are the same file, and no message can carry another's."""
+    own = api.post("files?name=x.txt", raw=SECRET.encode(), content_type="text/plain")
+    theirs = File.objects.exclude(pk=own.json()["id"]).get()
+    assert own.status_code == 201
+    with nothing_stored():
+        found = problem(api.post("messages", {**SMS, "attachments": [str(theirs.pk)]}), 422, "invalid_message")
+    assert "no such file" in found["errors"]["attachments"][0]
+
+
+def file(api: Api, owned: Theirs) -> None:
+    """A file's URL is signed: its id alone shows nothing."""
+    for token in (str(File.objects.get().pk), File.objects.get().pk.hex, "x"):
+        answer = api.client.get(f"/files/{token}/x.txt")
+        problem(answer, 404, "not_found")
+        assert SECRET.encode() not in answer.content
+
+
 def me(api: Api, owned: Theirs) -> None:
     assert api.get("me").json()["usage"] == {"accepted_last_hour": 0, "unfinished": 0}
 
@@ -142,6 +161,8 @@ CASES: dict[str, Callable[[Api, Theirs], None]] = {
     "batch": batch,
     "previews": previews,
     "suppressions": suppressions,
+    "files": files,
+    "file": file,
     "me": me,
     "summary": summary,
     "receipts": receipts,
@@ -213,6 +234,7 @@ def test_the_tables_of_this_file_know_every_table_that_a_service_owns(owned: The
         "breaker_event",
         "endpoint",
         "event",
+        "file",
         "heartbeat",
         "idempotency",
         "inquiry",

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from channels.attachments import Attachment, Kind
 from channels.base import (
     PACE,
     Forged,
@@ -39,6 +40,19 @@ JSON = st.recursive(
 #: Each subclass is a test of its own; hypothesis sees one function and must not replay one's examples on the other.
 FUZZ = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.differing_executors])
 FORMS = st.dictionaries(st.sampled_from(["x-twilio-signature", "webhook-id", "content-type"]) | st.text(), st.text())
+
+
+TYPE_OF = {Kind.IMAGE: "image/png", Kind.VIDEO: "video/mp4", Kind.AUDIO: "audio/ogg", Kind.DOCUMENT: "application/pdf"}
+
+
+async def read_nothing() -> bytes:
+    """The bytes of a file that holds none."""
+    return b""
+
+
+def attachment(content_type: str, size: int = 1_000, name: str = "guía.bin") -> Attachment:
+    """A file that a service uploaded."""
+    return Attachment(name, content_type, f"https://chaski.example/files/token/{name}", size, read=read_nothing)
 
 
 class Unused(HttpClient):
@@ -138,6 +152,22 @@ class ProviderContract:
 
     def test_an_empty_message_is_refused_at_the_door(self) -> None:
         assert "text" in self.provider.refuse(self.outbound(text="", html="", metadata={}))
+
+    def test_a_file_is_taken_or_refused_at_the_door(self) -> None:
+        takes = self.provider.takes
+        for kind, content_type in TYPE_OF.items():
+            refused = self.provider.refuse(self.outbound(text="", attachments=(attachment(content_type),)))
+            assert ("attachments" not in refused) == (takes is not None and kind in takes.bytes_of), kind
+
+    def test_a_file_that_is_too_large_or_one_too_many_is_refused_at_the_door(self) -> None:
+        takes = self.provider.takes
+        if takes is None or self.provider.name == "sandbox":
+            return
+        for kind, limit in takes.bytes_of.items():
+            large = attachment(TYPE_OF[kind], size=limit + 1)
+            assert "attachments" in self.provider.refuse(self.outbound(text="", attachments=(large,)))
+        many = (attachment(TYPE_OF[next(iter(takes.bytes_of))], size=1),) * (takes.count + 1)
+        assert "attachments" in self.provider.refuse(self.outbound(text="", attachments=many))
 
     def test_a_message_option_it_does_not_know_is_refused_at_the_door(self) -> None:
         refused = self.provider.refuse(self.outbound(options={"no_such_option": 1}))

@@ -28,6 +28,7 @@ from channels.graph_messages import CODES
 from channels.http import HttpClient
 from channels.instagram import Instagram
 from channels.messenger import Messenger
+from tests.channels.contract import attachment
 from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
@@ -99,6 +100,20 @@ class TestMessenger(HttpContract):
     ) -> None:
         _, asked = await self.sent(server, http, text="", options=options)
         assert asked["message"] == {"attachment": attachment}
+
+    @pytest.mark.parametrize(
+        ("content_type", "kind"), [("image/png", "image"), ("application/pdf", "file"), ("video/mp4", "video")]
+    )
+    async def test_an_attachment_goes_by_its_url(
+        self, content_type: str, kind: str, server: Server, http: HttpClient
+    ) -> None:
+        given = attachment(content_type)
+        _, asked = await self.sent(server, http, text="", attachments=(given,))
+        assert asked["message"] == {"attachment": {"type": kind, "payload": {"url": given.url}}}
+
+    def test_an_attachment_and_a_text_are_two_messages(self) -> None:
+        refused = Messenger.refuse(self.outbound(attachments=(attachment("image/png"),)))
+        assert "message of its own" in refused["text"]
 
     async def test_quick_replies_go_with_the_text(self, server: Server, http: HttpClient) -> None:
         replies = [{"content_type": "text", "title": "Yes", "payload": "YES"}]

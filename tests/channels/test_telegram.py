@@ -20,6 +20,7 @@ from channels.base import (
 )
 from channels.http import HttpClient
 from channels.telegram import Telegram
+from tests.channels.contract import attachment
 from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
@@ -73,6 +74,29 @@ class TestTelegram(HttpContract):
         assert asked["caption"] == "Your order is on its way."
         assert asked["parse_mode"] == "HTML"
         assert "text" not in asked
+
+    @pytest.mark.parametrize(
+        ("content_type", "method", "field"),
+        [
+            ("image/png", "sendPhoto", "photo"),
+            ("image/svg+xml", "sendDocument", "document"),
+            ("video/mp4", "sendVideo", "video"),
+            ("audio/mpeg", "sendAudio", "audio"),
+            ("application/pdf", "sendDocument", "document"),
+        ],
+    )
+    async def test_an_attachment_goes_by_the_method_of_its_kind(
+        self, content_type: str, method: str, field: str, server: Server, http: HttpClient
+    ) -> None:
+        given = attachment(content_type)
+        path, asked = await self.sent(server, http, attachments=(given,))
+        assert path.endswith(f"/{method}")
+        assert (asked[field], asked["caption"]) == (given.url, "Your order is on its way.")
+
+    def test_an_attachment_and_a_url_are_two_messages(self) -> None:
+        both = self.outbound(attachments=(attachment("image/png"),), options={"photo_url": "https://shop.example/1.jpg"})
+        assert "attachments" in Telegram.refuse(both)["options.photo_url"]
+        assert "1024" in Telegram.refuse(self.outbound(text="x" * 1025, attachments=(attachment("image/png"),)))["text"]
 
     async def test_a_photo_needs_no_text(self, server: Server, http: HttpClient) -> None:
         options = {"photo_url": "https://shop.example/1.jpg"}

@@ -21,7 +21,7 @@ from channels.base import (
 )
 from channels.http import HttpClient
 from channels.twilio import Twilio
-from tests.channels.contract import MESSAGE_ID
+from tests.channels.contract import MESSAGE_ID, attachment
 from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
@@ -77,6 +77,13 @@ class TestTwilio(HttpContract):
         assert form["MediaUrl"] == urls
         assert (form["ValidityPeriod"], form["ContentVariables"]) == (["600"], ["{}"])
         assert "Body" not in form
+
+    async def test_attachments_go_by_their_urls(self, server: Server, http: HttpClient) -> None:
+        pictures = (attachment("image/png", name="1.png"), attachment("image/jpeg", name="2.jpg"))
+        form = await self.asked(server, http, text="", attachments=pictures)
+        assert form["MediaUrl"] == [each.url for each in pictures]
+        refused = Twilio.refuse(self.outbound(attachments=pictures, options={"media_url": "https://shop.example/1.jpg"}))
+        assert "attachments" in refused["options.media_url"]
 
     @pytest.mark.parametrize(
         "options",

@@ -26,6 +26,7 @@ from channels.base import (
 )
 from channels.http import HttpClient
 from channels.whatsapp_cloud import CODES, WhatsAppCloud
+from tests.channels.contract import attachment
 from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
@@ -114,6 +115,18 @@ class TestWhatsAppCloud(HttpContract):
             "filename": "order 7.pdf",
         }
         assert asked["context"] == {"message_id": WAMID}
+
+    async def test_an_attachment_goes_by_its_url_with_its_name(self, server: Server, http: HttpClient) -> None:
+        guide = attachment("application/pdf", name="guía.pdf")
+        _, asked = await self.sent(server, http, attachments=(guide,))
+        assert asked["document"] == {"link": guide.url, "caption": "Your order is on its way.", "filename": "guía.pdf"}
+        _, asked = await self.sent(server, http, text="", attachments=(attachment("audio/ogg"),))
+        assert (asked["type"], set(asked["audio"])) == ("audio", {"link"})
+
+    def test_what_a_file_cannot_go_with_is_refused_at_the_door(self) -> None:
+        assert "caption" in WhatsAppCloud.refuse(self.outbound(attachments=(attachment("audio/ogg"),)))["text"]
+        both = self.outbound(attachments=(attachment("image/png"),), options={"template": {"name": "x"}})
+        assert "attachments" in WhatsAppCloud.refuse(both)["options.template"]
 
     async def test_a_template_goes_as_it_is(self, server: Server, http: HttpClient) -> None:
         template = {"name": "order_sent", "language": {"code": "es"}, "components": []}

@@ -99,4 +99,4 @@ def test_every_process_is_in_the_architecture() -> None:
 
 
 def test_the_schema_names_every_field_that_intake_takes() -> None:
-    assert set(BatchRow().fields) == set(FIELDS) - {"attachments"}, "attachments are refused in this version"
+    assert set(BatchRow().fields) == set(FIELDS)
