@@ -42,6 +42,7 @@ class FaultSystem(System):
 
     def __init__(self, home: Path, *, database_settings: Mapping[str, str] | None = None) -> None:
         self.database_settings = database_settings
+        self._looked_until = 0
         self.crashes = home / "crashes"
         self.crashes.mkdir()
         super().__init__(home)
@@ -245,6 +246,13 @@ class FaultSystem(System):
             wait_for(lambda: not self.violations(), 20, "a balanced ledger")
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.violations()}\n{self.log()}") from error
+        assert self.lost() == [], "clients were told of these, and they are not there"
+
+    def lost(self) -> list[str]:
+        """Messages that clients were told of since the last look, by their own books, and that the database does not have."""
+        told, self._looked_until = self.told.since(self._looked_until)
+        sql = "SELECT t::text FROM unnest(%s::uuid[]) t WHERE NOT EXISTS (SELECT FROM message WHERE id = t) LIMIT 20"
+        return [row[0] for row in self.query(sql, list(told))]
 
     def books_agree(self, *, only_simulator: bool = False) -> None:
         """`manage.py ledger` against what clients were told, and what the simulator accepted if no other vendor was played.

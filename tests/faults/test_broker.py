@@ -237,8 +237,10 @@ def test_a_full_broker_costs_delay_only(system: FaultSystem, shop: Tenant, seen:
     pids = system.pids()
     with log_volume(system), Load(without_repeats(shop), channel="webhook", rows=5) as load:
         load.more(10)
+        before = refused_for_want_of_room(system)
         with full(system):
             load.more(100)
+            wait_for(lambda: refused_for_want_of_room(system) > before, 10, "a command that Valkey has no room for")
         told = list(load.told)
         with seen.recovery():
             all_sent(system, told, 60)
@@ -251,6 +253,12 @@ def test_a_full_broker_costs_delay_only(system: FaultSystem, shop: Tenant, seen:
         f"{len(load.told)} accepted, the slowest chunk in {max(load.seconds):.2f} s, and sent, {doubts} doubts;"
         f" ended and started by the supervisor: {ended or 'none'}"
     )
+
+
+def refused_for_want_of_room(system: FaultSystem) -> int:
+    """How many commands Valkey has answered with OOM so far."""
+    with system.queues() as client:
+        return int(client.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
 
 
 def answered(load: Load) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from kombu import Connection
 
+import chaski
 from config import processes
 from deliveries.conf import limits
 from tests.faults.evidence import Evidence
@@ -74,7 +76,7 @@ def test_a_relay_killed_anywhere_in_its_tick_leaves_the_work_to_the_next(
     system: FaultSystem, shop: Tenant, told: tuple[Tenant, Vendors], seen: Evidence
 ) -> None:
     asking, endpoint = told
-    jobs = ("receipts", "end_leases", "expire", "callbacks")
+    jobs = ("receipts", "end_leases", "expire", "unblock", "callbacks")
     for job in jobs:
         system.crash_at("relay_before_commit", job)
         system.crash_at("relay_after_commit", job)
@@ -84,6 +86,7 @@ def test_a_relay_killed_anywhere_in_its_tick_leaves_the_work_to_the_next(
     proved = shop.send("sms", "+56920000001")
     system.crash_at("relay_before_ring", "webhook", times=2)
     rung = shop.send("webhook", HOOK, send_at=datetime.now(UTC) + timedelta(seconds=1))
+    stuck = behind_nobody(system, shop)
     with system.paused(asking.id):
         late = asking.send("webhook", HOOK, expires_at=datetime.now(UTC) + timedelta(seconds=1))
         wait_for(
@@ -99,18 +102,28 @@ def test_a_relay_killed_anywhere_in_its_tick_leaves_the_work_to_the_next(
         lambda: {system.pids()[name] for name in RELAYS} - dead, 60, "a relay that its supervisor has started again"
     )
     with seen.recovery():
-        all_sent(system, [str(message.id) for message in (abandoned, proved, rung)])
+        all_sent(system, [str(message.id) for message in (abandoned, proved, rung, stuck)])
         wait_for(lambda: statuses(system, [str(proved.id)])["delivered"], 20, "the receipt's effect")
         wait_for(lambda: set(callbacks(asking)) == {"sent"}, 20, "the callback")
     assert seen.recovery_seconds is not None
     assert seen.recovery_seconds < RECOVERY_SECONDS + NOISE_SECONDS
     assert endpoint.asked["/callbacks/"] == callbacks(asking)["sent"] == 1
     assert fate(system, str(abandoned.id)).attempts == 2
-    once_and_without_doubt(system, shop, [str(message.id) for message in (abandoned, proved, rung)])
+    once_and_without_doubt(system, shop, [str(message.id) for message in (abandoned, proved, rung, stuck)])
     seen(
         f"{killed} relays killed; lease ended once, receipt applied once, expired once with one callback, scheduled"
-        " message rung for"
+        " message rung for, one let go that waited for a predecessor which is gone"
     )
+
+
+def behind_nobody(system: FaultSystem, shop: Tenant) -> chaski.Message:
+    """A message that waits for a predecessor which is gone, as a race between its acceptance and that one's record leaves it."""
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    message = shop.send("webhook", HOOK, ordering_key="behind-nobody", send_at=soon)
+    with psycopg.connect(system.postgres.socket_url) as connection:
+        sql = "UPDATE pending SET blocked = true, waiting_for = 'predecessor' WHERE message_id = %s"
+        assert connection.execute(sql, [message.id]).rowcount == 1
+    return message
 
 
 def killed_relays(system: FaultSystem) -> set[int]:

@@ -32,8 +32,8 @@ from django.db.models.fields import NOT_PROVIDED
 
 ROOT = Path(__file__).resolve().parents[2]
 SQUAWK = Path(sys.executable).with_name("squawk")
-#: Released, each with the SHA-256 of its file: never edited. What they made was empty, or was looked at by these rules before.
-RELEASED = {
+#: Run by databases in use, each with the SHA-256 of its file: never edited. What they made was empty, or was looked at by these rules before.
+FROZEN = {
     "0001_initial": "c16360cff9a01ceae6517ea03722b750c6ebbe246898960a7e9375ae71049576",
     "0002_partitions": "6544f2c4ef72c21dcf1baa713524a7cf38a2ee077e4e42355cb538c04c68688b",
     "0003_message_permissions": "b4ee4c265c526cff5bd2549968b00dbfd829f45d9d7a777ebe34070cfd5e4fbe",
@@ -43,6 +43,7 @@ RELEASED = {
     "0007_told": "2ccc511a1445220c8841266510ca5005c0714a08b157b566821105ec28358e23",
     "0008_lineage": "b96a19189886facf5be8ce7444be5fc6bf23c1583db38ad327f5499db7423904",
     "0009_shares": "674f137b3a43fabb37ff1eeb12ff91b6e07d287ae0dd09abaa2ee34bcb08915c",
+    "0010_breakers": "6f2eed0b0502ec06b22bc5dbcb56774b3555452744883818ff570c421303cd30",
 }
 #: Migration -> rules that it may break, each with the reason. The place for the second half of removing a column: when no
 #: code of the release before reads or writes it any more.

@@ -57,6 +57,15 @@ class Told:
         self.path = path
         self._lock = threading.Lock()
 
+    def since(self, place: int) -> tuple[set[str], int]:
+        """The ids that were noted behind ``place`` (0: the beginning), and the place behind them."""
+        with self._lock:
+            if not self.path.exists():
+                return set(), 0
+            with self.path.open("rb") as file:
+                file.seek(place)
+                return {json.loads(line)["id"] for line in file}, file.tell()
+
     def note(self, service: str, ids: Iterable[str]) -> None:
         """Keep ``ids`` of ``service``; returns once they are on disk."""
         lines = "".join(json.dumps({"id": message_id, "service": service}) + "\n" for message_id in ids)
