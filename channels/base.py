@@ -27,7 +27,7 @@ from channels.errors import (
     Throttled,
     Transient,
 )
-from channels.inbound import Forged, InboundRequest, Receipt, ReceiptKind, Unreadable
+from channels.inbound import Forged, InboundRequest, Receipt, ReceiptKind, Reply, Unreadable
 from channels.rates import InvalidRate, Rates, parse
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ __all__ = [
     "Provider",
     "Receipt",
     "ReceiptKind",
+    "Reply",
     "RecipientRefused",
     "Scope",
     "SendError",
@@ -143,6 +144,8 @@ class Provider(ABC):
     #: Can the vendor send receipts to us, and can they say "read"?
     receipts: ClassVar[bool] = False
     reads: ClassVar[bool] = False
+    #: Does the vendor pass on to us what people write?
+    replies: ClassVar[bool] = False
     #: Whole time of one attempt in seconds, counted from before the claim; the lease is three times an HTTP deadline.
     deadline_seconds: ClassVar[float] = 20.0
     lease_seconds: ClassVar[float] = 60.0
@@ -204,8 +207,8 @@ class Provider(ABC):
         """Check that the vendor sent this, on the raw bytes and in constant time. Raises ``Forged``."""
         raise Forged(f"{self.name} sends no receipts")
 
-    def parse(self, request: InboundRequest) -> list[Receipt]:
-        """What a verified request says. Raises ``Unreadable``."""
+    def parse(self, request: InboundRequest) -> Sequence[Receipt | Reply]:
+        """What a verified request says: of our messages, and what people write. Raises ``Unreadable``."""
         raise Unreadable(f"{self.name} sends no receipts")
 
     @classmethod

@@ -36,6 +36,7 @@ class Graph(Provider, ABC):
 
     codes: ClassVar[Codes]
     receipts = True
+    replies = True
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)

@@ -24,6 +24,7 @@ from channels.base import (
     Receipt,
     ReceiptKind,
     RecipientRefused,
+    Reply,
     Throttled,
     Transient,
 )
@@ -149,13 +150,13 @@ class SendApi(graph.Graph):
             raise unreadable(response)
         return Accepted(accepted)
 
-    def parse(self, request: InboundRequest) -> list[Receipt]:
-        """What a report tells of messages by their ids. Raises ``Unreadable``.
+    def parse(self, request: InboundRequest) -> list[Receipt | Reply]:
+        """What a report tells of messages by their ids, and what people write. Raises ``Unreadable``.
 
         Messenger tells of reading only that all before a moment were read, and of which person; that is no receipt of a message.
         """
         told = (event for entry in graph.entries(request) for event in graph.objects(entry.get("messaging")))
-        return [receipt for event in told for receipt in _receipts(event)]
+        return [found for event in told for found in (*_receipts(event), *_replies(event))]
 
 
 def _kinds(outbound: Outbound) -> list[str]:
@@ -187,6 +188,27 @@ def _receipts(event: dict[str, Any]) -> Iterator[Receipt]:
         yield from (_receipt(mid, ReceiptKind.DELIVERED, at) for mid in delivery["mids"] if _is_id(mid))
     if isinstance(read, dict) and _is_id(read.get("mid")):
         yield _receipt(str(read["mid"]), ReceiptKind.READ, at)
+
+
+def _replies(event: dict[str, Any]) -> Iterator[Reply]:
+    """A message or the press of a button; not the echo of what the page itself writes."""
+    sender, message, postback = event.get("sender"), event.get("message"), event.get("postback")
+    said = message if isinstance(message, dict) else postback
+    if not isinstance(sender, dict) or not _is_id(sender.get("id")) or not isinstance(said, dict):
+        return
+    mid = said.get("mid")
+    if not _is_id(mid) or said.get("is_echo") or said.get("is_deleted"):
+        return
+    answered = said.get("reply_to")
+    urls = (each.get("payload") for each in graph.objects(said.get("attachments")))
+    yield Reply(
+        event_id=f"reply:{mid}",
+        sender=str(sender["id"]),
+        text=next((said[name] for name in ("text", "title", "payload") if isinstance(said.get(name), str)), ""),
+        files=tuple(url["url"] for url in urls if isinstance(url, dict) and isinstance(url.get("url"), str)),
+        answers=str(answered["mid"]) if isinstance(answered, dict) and _is_id(answered.get("mid")) else "",
+        at=moment(event.get("timestamp"), per_second=1000),
+    )
 
 
 def _receipt(mid: str, kind: ReceiptKind, at: datetime | None) -> Receipt:

@@ -55,3 +55,21 @@ class Receipt:
     at: datetime | None = None
     code: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a person wrote to us through an account.
+
+    ``event_id`` is as in ``Receipt``. ``sender`` is the person as a recipient of the channel would be given, not normalised.
+    ``text`` is what was written, or what a button says. ``files`` are the vendor's ids or URLs of what came with it.
+    ``answers`` is the vendor's id of the message that is answered, where the person chose one. ``at`` is the vendor's time.
+    """
+
+    event_id: str
+    sender: str
+    text: str = ""
+    name: str = ""
+    files: tuple[str, ...] = ()
+    answers: str = ""
+    at: datetime | None = None

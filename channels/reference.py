@@ -58,14 +58,15 @@ def _provider(cls: type[Provider]) -> Iterator[str]:
 
 def _promises(cls: type[Provider]) -> str:
     repeat = "is dropped by who receives it" if cls.idempotent else "may reach the recipient twice"
-    receipts = "Receipts come back" if cls.receipts else "No receipts come back"
+    what = [word for word, true in (("receipts", cls.receipts), ("replies", cls.replies)) if true]
+    back = f"{' and '.join(what).capitalize()} come back" if what else "Nothing comes back"
     asked = (
         "It can be asked for a message (`--in-doubt reconcile`)"
         if cls.reconciles
         else "It cannot be asked for a message"
     )
     return (
-        f"A repeat {repeat}. {receipts}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds.{_pace(cls)}{_takes(cls)}"
+        f"A repeat {repeat}. {back}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds.{_pace(cls)}{_takes(cls)}"
     )
 
 

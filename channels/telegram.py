@@ -5,6 +5,7 @@ Used by the delivery engine. https://core.telegram.org/bots/api#sendmessage
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,18 +16,23 @@ from channels.answers import by_status, is_success, json_error, json_object, ret
 from channels.attachments import Carriage, Kind, Takes
 from channels.base import (
     Accepted,
+    Forged,
+    InboundRequest,
     InvalidOption,
     Misconfigured,
     Option,
     Outbound,
     Provider,
     RecipientRefused,
+    Reply,
     Scope,
     SendError,
     Throttled,
+    Unreadable,
 )
 from channels.http import HttpClient, HttpResponse
 from channels.rates import Rate, Rates
+from channels.reports import moment
 
 TEXT_LIMIT = 4096
 CAPTION_LIMIT = 1024
@@ -69,12 +75,14 @@ class Telegram(Provider):
 
     name = "telegram"
     channels = ("telegram",)
+    replies = True
     #: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
     usual_rates = Rates(Rate(30), Rate(1))
     #: What it fetches by a URL: https://core.telegram.org/bots/api#sending-files
     takes = Takes(Carriage.FETCHED, 1, dict.fromkeys(Kind, 20_000_000) | {Kind.IMAGE: 5_000_000})
     options = (
         Option("token", "the bot's token from @BotFather (123456:ABC...)", required=True, secret=True),
+        Option("webhook_secret", "the secret_token that setWebhook was given, to hear of replies", secret=True),
         Option("base_url", "where the API is", default="https://api.telegram.org"),
     )
     message_options = {
@@ -132,6 +140,24 @@ class Telegram(Provider):
             raise self._error(response, outbound.to)
         return Accepted(_message_id(response))
 
+    def verify(self, request: InboundRequest) -> None:
+        """Check the header with our secret: https://core.telegram.org/bots/api#setwebhook. Raises ``Forged``."""
+        secret = self.settings.get("webhook_secret", "")
+        given = request.headers.get("x-telegram-bot-api-secret-token", "")
+        if not secret or not hmac.compare_digest(given.encode(errors="replace"), secret.encode()):
+            raise Forged("the update does not hold the account's webhook_secret")
+
+    def parse(self, request: InboundRequest) -> list[Reply]:
+        """What a person wrote to the bot; nothing for the other kinds of updates. Raises ``Unreadable``."""
+        try:
+            update = json.loads(request.body)
+        except ValueError as error:
+            raise Unreadable("an update is JSON") from error
+        if not isinstance(update, dict) or not isinstance(update.get("update_id"), int):
+            raise Unreadable("an update is an object with its update_id")
+        message = update.get("message")
+        return [_reply(update["update_id"], message)] if isinstance(message, dict) and _chat_of(message) else []
+
     def _error(self, response: HttpResponse, to: str) -> SendError:
         answer = json_error(response)
         code, said = str(answer.get("error_code", "")), self.redact(str(answer.get("description", "")))
@@ -177,6 +203,37 @@ def _message_id(response: HttpResponse) -> str:
     if not isinstance(result, dict) or not isinstance(chat, dict) or not isinstance(result.get("message_id"), int):
         raise unreadable(response)
     return f"{chat.get('id')}:{result['message_id']}"
+
+
+def _chat_of(message: Mapping[str, Any]) -> str:
+    """The chat's id, empty for what is none."""
+    chat = message.get("chat")
+    return str(chat["id"]) if isinstance(chat, dict) and isinstance(chat.get("id"), int) else ""
+
+
+def _reply(update_id: int, message: Mapping[str, Any]) -> Reply:
+    chat, answered, person = _chat_of(message), message.get("reply_to_message"), message.get("from")
+    number = answered.get("message_id") if isinstance(answered, dict) else None
+    said = message.get("text") or message.get("caption")
+    return Reply(
+        event_id=f"update:{update_id}",
+        sender=chat,
+        text=said if isinstance(said, str) else "",
+        name=str(person.get("first_name", "")) if isinstance(person, dict) else "",
+        files=tuple(_files(message)),
+        answers=f"{chat}:{number}" if isinstance(number, int) else "",
+        at=moment(message.get("date")),
+    )
+
+
+def _files(message: Mapping[str, Any]) -> Iterator[str]:
+    """Ids, by which getFile gives what came: of a photo the largest size, which is the last."""
+    for kind in ("photo", "document", "video", "audio", "voice"):
+        found = message.get(kind)
+        if isinstance(found, list):
+            found = found[-1] if found else None
+        if isinstance(found, dict) and isinstance(found.get("file_id"), str):
+            yield found["file_id"]
 
 
 def _scope(to: str) -> Scope:

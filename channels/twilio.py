@@ -33,6 +33,7 @@ from channels.base import (
     Receipt,
     ReceiptKind,
     RecipientRefused,
+    Reply,
     SendError,
     Throttled,
     Transient,
@@ -85,6 +86,7 @@ class Twilio(Provider):
     name = "twilio"
     channels = ("sms",)
     receipts = True
+    replies = True
     reconciles = True
     #: https://www.twilio.com/docs/messaging/guides/accepted-mime-types
     takes = Takes(Carriage.FETCHED, _MEDIA_LIMIT, dict.fromkeys(Kind, 600_000) | {Kind.IMAGE: 5_000_000}, 5_000_000)
@@ -219,9 +221,11 @@ class Twilio(Provider):
         if not any(matches):
             raise Forged("X-Twilio-Signature does not match; is CHASKI_PUBLIC_URL what Twilio was given?")
 
-    def parse(self, request: InboundRequest) -> list[Receipt]:
-        """The one status that a callback tells; a status we do not know is kept as ``info``."""
+    def parse(self, request: InboundRequest) -> list[Receipt | Reply]:
+        """The one status that a callback tells (one that we do not know is kept as ``info``), or the one SMS that came in."""
         form = dict(_form_of(request))
+        if "MessageStatus" not in form and form.get("SmsStatus") == "received":
+            return [_reply(form)]
         sid, status = form.get("MessageSid") or form.get("SmsSid", ""), form.get("MessageStatus", "")
         code = form.get("ErrorCode", "")
         if not (_SID.match(sid) and _WORD.match(status) and (not code or _WORD.match(code))):
@@ -237,6 +241,15 @@ class Twilio(Provider):
                 detail=said[:DETAIL_LIMIT] or status,
             )
         ]
+
+
+def _reply(form: Mapping[str, str]) -> Reply:
+    """https://www.twilio.com/docs/messaging/guides/webhook-request"""
+    sid, sender = form.get("MessageSid") or form.get("SmsSid", ""), form.get("From", "")
+    if not (_SID.match(sid) and sender):
+        raise Unreadable("an incoming SMS holds MessageSid and From")
+    urls = (form.get(f"MediaUrl{number}", "") for number in range(_MEDIA_LIMIT))
+    return Reply(f"reply:{sid}", sender, form.get("Body", ""), files=tuple(url for url in urls if url))
 
 
 def _media(value: object) -> list[str]:

@@ -30,6 +30,7 @@ from channels.base import (
     Receipt,
     ReceiptKind,
     RecipientRefused,
+    Reply,
     SendError,
     Throttled,
     Transient,
@@ -106,6 +107,7 @@ class Vonage(Provider):
     name = "vonage"
     channels = ("sms",)
     receipts = True
+    replies = True
     options = (
         Option("api_key", "the account's API key", required=True),
         Option("api_secret", "the account's API secret", required=True, secret=True),
@@ -194,9 +196,11 @@ class Vonage(Provider):
         if not hmac.compare_digest(given.lower().encode(), signature(secret, told).encode()):
             raise Forged("sig does not match; is the account set to sign with SHA-256 HMAC?")
 
-    def parse(self, request: InboundRequest) -> list[Receipt]:
-        """The one status that a receipt tells. Raises ``Unreadable``."""
+    def parse(self, request: InboundRequest) -> list[Receipt | Reply]:
+        """The one status that a receipt tells, or the one SMS that came in. Raises ``Unreadable``."""
         told = _told(request)
+        if "status" not in told and "msisdn" in told and told.get("messageId"):
+            return [_reply(told)]
         found, word, code = told.get("messageId", ""), told.get("status", ""), told.get("err-code", "")
         if not _MESSAGE_ID.fullmatch(found) or not word:
             raise Unreadable("a receipt holds messageId and status")
@@ -212,6 +216,16 @@ class Vonage(Provider):
                 detail=(DELIVERY_CODES.get(code, word) if failed else word)[:DETAIL_LIMIT],
             )
         ]
+
+
+def _reply(told: Mapping[str, str]) -> Reply:
+    """https://developer.vonage.com/en/messaging/sms/guides/inbound-sms; a long one comes in parts, each a reply of its own."""
+    return Reply(
+        event_id=f"reply:{told['messageId'][:200]}",
+        sender=f"+{told['msisdn'].removeprefix('+')}",
+        text=told.get("text", ""),
+        at=_moment(told.get("message-timestamp", "")),
+    )
 
 
 def signature(secret: str, told: Mapping[str, str]) -> str:

@@ -25,12 +25,14 @@ from channels.base import (
     Receipt,
     ReceiptKind,
     RecipientRefused,
+    Reply,
     Throttled,
     Transient,
 )
 from channels.codes import Code, Codes
 from channels.rates import Rate, Rates
 from channels.reports import moment, our_id
+from channels.whatsapp_replies import replies
 
 TEXT_LIMIT = 4096
 CAPTION_LIMIT = 1024
@@ -204,9 +206,10 @@ class WhatsAppCloud(graph.Graph):
             raise unreadable(response)
         return Accepted(accepted)
 
-    def parse(self, request: InboundRequest) -> list[Receipt]:
-        """The statuses that a report tells; up to a thousand. Raises ``Unreadable``."""
-        return [receipt for status in _statuses(graph.entries(request)) if (receipt := _receipt(status))]
+    def parse(self, request: InboundRequest) -> list[Receipt | Reply]:
+        """The statuses and replies that a report tells; up to a thousand. Raises ``Unreadable``."""
+        entries = graph.entries(request)
+        return [*(receipt for status in _statuses(entries) if (receipt := _receipt(status))), *replies(entries)]
 
 
 def _kinds(outbound: Outbound) -> list[str]:

@@ -1,6 +1,6 @@
 """Callbacks: what a service asked to be told becomes a message on the webhook channel. Called by the relay.
 
-Events wait in ``untold``, written by the life cycle; up to fifty of one service become one signed request. They are chosen
+Replies are told in the same way, chosen by their own ``told_at``. Events wait in ``untold``, written by the life cycle; up to fifty of one service become one signed request. They are chosen
 by "not yet told", never by a cursor, and leave ``untold`` for ``told`` in the transaction that makes their message.
 """
 
@@ -29,6 +29,10 @@ log = structlog.get_logger(__name__)
 PER_REQUEST = 50
 #: Of all events in one request: below the limit of a message's options, which carry them.
 BYTES = 48_000
+#: Characters of one reply's text, which may be longer in the database.
+TEXT = 5_000
+#: The word by which an endpoint asks for replies; the others are statuses.
+REPLY = "reply"
 
 SERVICES = """
 WITH RECURSIVE s AS (
@@ -55,6 +59,26 @@ WITH gone AS (
 INSERT INTO told (message_id, sequence, service_id, callback_id)
 SELECT message_id, sequence, service_id, %(callback)s FROM gone
 """
+REPLY_SERVICES = """
+WITH RECURSIVE s AS (
+    (SELECT service_id FROM reply WHERE service_id IS NOT NULL AND applied_at IS NOT NULL AND told_at IS NULL
+     ORDER BY service_id LIMIT 1)
+    UNION ALL
+    SELECT x.service_id FROM s CROSS JOIN LATERAL (
+        SELECT r.service_id FROM reply r WHERE r.applied_at IS NOT NULL AND r.told_at IS NULL
+            AND r.service_id > s.service_id ORDER BY r.service_id LIMIT 1) x
+) SELECT service_id FROM s
+"""
+REPLIES = """
+SELECT r.id, r.channel, a.name, r.sender, r.name, r.text, r.files, r.wish, r.at, r.received_at, r.message_id, m.reference,
+    m.metadata
+FROM (SELECT * FROM reply WHERE service_id = %(service_id)s AND applied_at IS NOT NULL AND told_at IS NULL
+      ORDER BY id LIMIT %(rows)s FOR UPDATE SKIP LOCKED) r
+JOIN account a ON a.id = r.account_id
+LEFT JOIN LATERAL (SELECT reference, metadata FROM message WHERE id = r.message_id AND service_id = r.service_id LIMIT 1) m
+    ON true ORDER BY r.id
+"""
+REPLIES_TOLD = "UPDATE reply SET told_at = chaski_now(), callback_id = %(callback)s WHERE id = ANY(%(ids)s::bigint[])"
 WITHDRAW = "DELETE FROM pending WHERE message_id = %(id)s"
 #: Looks again in the same snapshot: an endpoint that was set a moment ago wants its first events.
 FORGET = """
@@ -79,12 +103,41 @@ def make(cursor: Cursor, service_id: int) -> int:
     events = fitting([_event(row) for row in cursor.fetchall()])
     if not events:
         return 0
-    callback, refused = _draft(endpoint, events)
+    first = events[0]
+    callback, refused = _draft(endpoint, payload(events), f"callback:{first['message_id']}:{first['sequence']}")
     intake.insert(cursor, [callback], origin=Origin.CALLBACK)
     if refused is not None:
         _give_up(cursor, callback, refused)
     _write_down(cursor, callback, events)
     return len(events)
+
+
+def reply_services(cursor: Cursor) -> list[int]:
+    """The services to which somebody wrote."""
+    cursor.execute(REPLY_SERVICES)
+    return [row[0] for row in cursor.fetchall()]
+
+
+def tell_replies(cursor: Cursor, service_id: int) -> int:
+    """Turn one request's worth of replies to a service into a message; how many replies. In the caller's transaction.
+
+    Where nobody wants to hear of them they count as told: an endpoint that is set later hears of what comes later.
+    """
+    cursor.execute(REPLIES, {"service_id": service_id, "rows": PER_REQUEST})
+    rows = cursor.fetchall()
+    endpoint = Endpoint.objects.select_related("service", "account").filter(service_id=service_id, active=True).first()
+    if endpoint is None or (endpoint.events and REPLY not in endpoint.events):
+        cursor.execute(REPLIES_TOLD, {"callback": None, "ids": [row[0] for row in rows]})
+        return len(rows)
+    replies = fitting([_reply(row) for row in rows])
+    if not replies:
+        return 0
+    callback, refused = _draft(endpoint, reply_payload(replies), f"reply:{replies[0]['reply_id']}")
+    intake.insert(cursor, [callback], origin=Origin.CALLBACK)
+    if refused is not None:
+        _give_up(cursor, callback, refused)
+    cursor.execute(REPLIES_TOLD, {"callback": callback.id, "ids": [reply["reply_id"] for reply in replies]})
+    return len(replies)
 
 
 def _write_down(cursor: Cursor, callback: intake.Draft, events: list[dict[str, Any]]) -> None:
@@ -113,16 +166,17 @@ def fitting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for number, (event, size) in enumerate(zip(events, sizes, strict=True)) if not number or size < BYTES]
 
 
-def _draft(endpoint: Endpoint, events: list[dict[str, Any]]) -> tuple[intake.Draft, intake.InvalidMessage | None]:
+def _draft(
+    endpoint: Endpoint, told: dict[str, Any], key: str
+) -> tuple[intake.Draft, intake.InvalidMessage | None]:
     """The callback, and why it can never go where that is so: tried again at every tick it would hide for ever."""
     message = {
         "channel": "webhook",
         "to": endpoint.url,
         "account": endpoint.account.name,
         "priority": Lane.NORMAL,
-        "options": {"payload": payload(events)},
+        "options": {"payload": told},
     }
-    key = f"callback:{events[0]['message_id']}:{events[0]['sequence']}"
     # A callback is no message of a test service to the sandbox: it goes to the endpoint by the endpoint's own account.
     try:
         return intake.draft(endpoint.service, message, key=key, account_id=endpoint.account_id), None
@@ -158,6 +212,34 @@ def payload(events: list[dict[str, Any]]) -> dict[str, Any]:
     if len(events) == 1:
         return {"type": f"message.{events[0]['status']}", "timestamp": moment, "data": events[0]}
     return {"type": "message.events", "timestamp": moment, "data": {"events": events}}
+
+
+def reply_payload(replies: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body of a callback about replies, as ``payload``."""
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if len(replies) == 1:
+        return {"type": "reply.received", "timestamp": moment, "data": replies[0]}
+    return {"type": "reply.events", "timestamp": moment, "data": {"events": replies}}
+
+
+def _reply(row: Any) -> dict[str, Any]:
+    reply_id, channel, account, sender, name, text, files, wish, at, received_at, message_id, reference, metadata = row
+    return {
+        "reply_id": reply_id,
+        "channel": channel,
+        "account": account,
+        "from": sender,
+        "name": name,
+        "text": text[:TEXT],
+        "text_cut": len(text) > TEXT,
+        "files": files if len(json.dumps(files)) < TEXT else [],
+        "wish": wish,
+        "at": at.isoformat() if at else None,
+        "received_at": received_at.isoformat(),
+        "message_id": str(message_id) if message_id else None,
+        "reference": reference or "",
+        "metadata": metadata if metadata and _is_small(metadata) else {},
+    }
 
 
 def _event(row: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
 from chaski.vocabulary import Lane
-from deliveries import callbacks, heartbeat, receipts
+from deliveries import callbacks, heartbeat, receipts, replies
 from deliveries.conf import timings
 from deliveries.delivery import leases, sweep
 from deliveries.delivery.crashes import crash_point
@@ -118,6 +118,8 @@ class Relay:
     def apply_receipts(self, connection: EngineConnection) -> int:
         """Apply the receipts that wait, until a look finds less than a page of them; how many were looked at."""
         seen = 0
+        with self._kept_apart("replies"):
+            self._once("replies", replies.apply, connection)
         with self._kept_apart("receipts"):
             while not self.stopping.is_set():
                 page = self._once("receipts", lambda cursor: receipts.apply(cursor, PAGE).seen, connection)
@@ -175,9 +177,11 @@ class Relay:
     def _make_callbacks(self) -> None:
         with self._kept_apart("callbacks"):
             with self._connection.transaction() as cursor:
-                services = callbacks.services(cursor)
+                services, written_to = callbacks.services(cursor), callbacks.reply_services(cursor)
             for service_id in services:
                 self._job("callbacks", unless_held(partial(callbacks.make, service_id=service_id)))
+            for service_id in written_to:
+                self._job("tell_replies", unless_held(partial(callbacks.tell_replies, service_id=service_id)))
 
     @contextmanager
     def _kept_apart(self, name: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ from chaski.vocabulary import Status
 from deliveries.acts import audit
 from deliveries.delivery.accounts import owner
 from deliveries.intake.templates import TemplateProblem, refuse_tags
+from deliveries.callbacks import REPLY
 from deliveries.models import Account, ApiKey, Endpoint, Service, Template
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.secrets import Unsealable, mint_key, seal, unseal
@@ -96,9 +97,10 @@ def set_endpoint(service: Service, url: str, events: Sequence[str], *, base_url:
     too until the next call, so that receivers can move to the new one. Raises ``InvalidRecipient`` for a URL that
     callbacks may not reach, ``UnknownEvent``, and ``NameTaken`` where the account's name belongs to another channel.
     """
-    unknown = sorted(set(events) - {str(status) for status in Status})
+    known = [*map(str, Status), REPLY]
+    unknown = sorted(set(events) - set(known))
     if unknown:
-        raise UnknownEvent(f"there is no event {', '.join(unknown)}; there is {', '.join(map(str, Status))}")
+        raise UnknownEvent(f"there is no event {', '.join(unknown)}; there is {', '.join(known)}")
     normalised = MEDIA["webhook"].normalise(url)
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     with transaction.atomic():

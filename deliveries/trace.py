@@ -9,7 +9,7 @@ from typing import Any
 from chaski.vocabulary import Status
 from deliveries import reading
 from deliveries.delivery.inquiries import RECONCILED
-from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt
+from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt, Reply
 from deliveries.models.evidence import ReceiptEffect
 
 _WAITS = {
@@ -23,12 +23,13 @@ _WAITS = {
     "paused": "an operator to resume what is paused",
     "operator": "an operator",
 }
+REPLIES_SHOWN = 50
 _EFFECTS = dict(ReceiptEffect.choices)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. ``kind`` is event, attempt, inquiry, receipt or act; ``words`` say it to people."""
+    """One thing that happened. ``kind`` is event, attempt, inquiry, receipt, reply or act; ``words`` say it to people."""
 
     at: datetime
     kind: str
@@ -57,12 +58,12 @@ class Trace:
 
 
 def trace(message: Message) -> Trace:
-    """The life of ``message``: seven queries at most, whatever happened."""
+    """The life of ``message``: eight queries at most, whatever happened."""
     pending = Pending.objects.filter(pk=message.pk).first()
     now, pauses = reading.now_and_pauses()
     accounts = Account.objects.filter(pk=message.account_id).only("channel", "provider", "options")
     slots = reading.until_slots([pending], accounts, now) if pending is not None else {}
-    entries = [*_events(message), *_attempts(message), *_inquiries(message), *_receipts(message), *_acts(message)]
+    entries = [*_events(message), *_attempts(message), *_inquiries(message), *_receipts(message), *_replies(message), *_acts(message)]
     return Trace(
         message=message,
         status=reading.effective_status(message, pending),
@@ -154,6 +155,16 @@ def _receipts(message: Message) -> list[Entry]:
         said = " ".join(part for part in (receipt.kind, receipt.code, receipt.detail) if part)
         words = f"receipt: {said} ({_EFFECTS.get(receipt.effect, 'waits to be applied')})"
         found.append(Entry(receipt.received_at, "receipt", words, receipt_data(receipt)))
+    return found
+
+
+def _replies(message: Message) -> list[Entry]:
+    """That they came, not what they say: a reply is read where its service reads it."""
+    found = []
+    for reply in Reply.objects.filter(message_id=message.pk).order_by("pk")[:REPLIES_SHOWN]:
+        words = "the recipient replied" + (f" and asked to {reply.wish}" if reply.wish else "")
+        data = {"id": reply.pk, "at": reply.at, "wish": reply.wish, "told_at": reply.told_at}
+        found.append(Entry(reply.received_at, "reply", words, data))
     return found
 
 

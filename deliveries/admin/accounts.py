@@ -52,7 +52,7 @@ class AccountAdmin(AdminBase):
     def receipts_url(self, account: Account) -> str:
         """What to enter at the provider."""
         cls = is_there(account.channel, account.provider)
-        return f"{settings.CHASKI_PUBLIC_URL}/receipts/{account.public_id}" if cls and cls.receipts else "it sends none"
+        return f"{settings.CHASKI_PUBLIC_URL}/receipts/{account.public_id}" if cls and (cls.receipts or cls.replies) else "it reports nothing"
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """First which provider, as its options make the form."""

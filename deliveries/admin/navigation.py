@@ -91,6 +91,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
                 _item("Processes", "heartbeat", "monitor_heart", may),
                 _item("Breakers", "breakerevent", "electrical_services", may),
                 _item("Receipts", "receipt", "receipt_long", may),
+                _item("Replies", "reply", "reply", may),
                 _item("Parked tasks", "parked", "garage", may),
                 _item("Audit", "audit", "policy", may),
             ],

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from deliveries.admin.base import KeysetAdmin, ReadOnly, shown, timed
 from deliveries.admin.showing import plain
-from deliveries.models import Audit, Batch, BreakerEvent, Heartbeat, Message, Parked, Pending, Receipt
+from deliveries.models import Audit, Batch, BreakerEvent, Heartbeat, Message, Parked, Pending, Receipt, Reply
 from deliveries.models.evidence import ReceiptEffect
 
 
@@ -96,6 +96,44 @@ class ReceiptAdmin(KeysetAdmin, ReadOnly):
         """In words."""
         known = dict(ReceiptEffect.choices)
         return str(known.get(receipt.effect, "waits to be applied"))
+
+
+@admin.register(Reply)
+class ReplyAdmin(KeysetAdmin, ReadOnly):
+    """That people wrote back, and to whom it was told. What they wrote is for the service that it belongs to."""
+
+    list_display = (
+        "id",
+        timed("received_at", "received"),
+        "account",
+        shown("sender", "from", 40),
+        "wish",
+        "message",
+        timed("told_at", "told"),
+    )
+    list_select_related = ("account",)
+    fields = (
+        "account",
+        shown("sender", "from", 300),
+        "message",
+        "wish",
+        timed("at", "the provider's own time"),
+        timed("received_at", "received"),
+        timed("applied_at", "applied"),
+        timed("told_at", "told to its service"),
+        "callback",
+    )
+    readonly_fields = fields
+
+    @admin.display(description="message")
+    def message(self, reply: Reply) -> SafeString | str:
+        """The one that was answered, or the last one that went to this person."""
+        return message_link(reply.message_id)
+
+    @admin.display(description="callback")
+    def callback(self, reply: Reply) -> SafeString | str:
+        """The message that told it."""
+        return message_link(reply.callback_id)
 
 
 @admin.register(Parked)

@@ -15,6 +15,7 @@ from django.urls import path, reverse
 from channels.base import InvalidRecipient
 from channels.media import MEDIA
 from chaski.vocabulary import Status
+from deliveries.callbacks import REPLY
 from deliveries.admin.acting import Reason
 from deliveries.admin.base import AdminBase, Checkboxes, ReadOnly, RowForm, Select, TextInput, actor, shown, timed
 from deliveries.admin.showing import moment
@@ -110,7 +111,7 @@ class EndpointForm(RowForm):
 
     url = forms.CharField(label="URL", max_length=2048, widget=TextInput)
     events = forms.MultipleChoiceField(
-        choices=[(str(status), str(status)) for status in Status],
+        choices=[(word, word) for word in (*map(str, Status), REPLY)],
         required=False,
         widget=Checkboxes,
         help_text="None chosen: all of them.",

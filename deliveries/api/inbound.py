@@ -8,12 +8,13 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DataError
+from django.db import DataError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views import View
 
 from channels.base import Forged, InboundRequest, Receipt, Unreadable
-from deliveries import receipts
+from channels.inbound import Reply
+from deliveries import receipts, replies
 from deliveries.api.bodies import of_a_stranger
 from deliveries.api.problems import Problem, respond
 from deliveries.api.verifiers import Verifier, verifiers
@@ -78,9 +79,12 @@ def _as_it_is_now(ask: Callable[[Verifier], _Told], public_id: UUID, account: Ve
         return ask(anew)
 
 
-def _store(taken: Sequence[tuple[int, Sequence[Receipt]]]) -> list[int]:
-    with single_statement(), prepared() as cursor:
-        new = receipts.store(cursor, taken)
+def _store(taken: Sequence[tuple[int, Sequence[Receipt | Reply]]]) -> list[int]:
+    told = [(account_id, [each for each in found if isinstance(each, Receipt)]) for account_id, found in taken]
+    written = [(account_id, [each for each in found if isinstance(each, Reply)]) for account_id, found in taken]
+    with transaction.atomic() if any(each for _, each in written) else single_statement(), prepared() as cursor:
+        new = receipts.store(cursor, told)
+        replies.store(cursor, written)
     # One line for all of them: each is a row.
     accounts = sorted({account_id for account_id, _ in taken})
     log.info("receipts_stored", accounts=accounts, stored=sum(new))

@@ -6,6 +6,7 @@ Asked by the receipts endpoint only. What is kept gets no way out: it can verify
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from uuid import UUID
@@ -13,6 +14,7 @@ from uuid import UUID
 import structlog
 
 from channels.base import Forged, InboundRequest, InvalidOption, Provider, Receipt
+from channels.inbound import Reply
 from channels.registry import UnknownProvider, provider_class
 from deliveries.conf import timings
 from deliveries.delivery.accounts import owner, unusable
@@ -36,7 +38,7 @@ class Verifier:
         """What the vendor wants to hear back, where it only asks whether the address is ours. Raises ``Forged``."""
         return self.provider.greet(request) if self.provider is not None else None
 
-    def read(self, request: InboundRequest) -> list[Receipt]:
+    def read(self, request: InboundRequest) -> Sequence[Receipt | Reply]:
         """What the vendor tells. Raises ``Forged`` for what it did not sign, ``Unreadable``."""
         if self.provider is None:
             raise Forged(f"the account cannot verify anything: {self.problem}")

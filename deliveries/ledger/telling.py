@@ -43,4 +43,18 @@ CHECKS = (
         " AND NOT EXISTS (SELECT 1 FROM message c WHERE c.id = t.callback_id AND c.id >= %(floor)s AND c.origin = 'callback'"
         "  AND c.service_id = t.service_id)",
     ),
+    Check(
+        10,
+        "is a reply that was not looked at, or that its service was not told, for ten minutes",
+        "SELECT r.id, 'reply' FROM reply r LEFT JOIN endpoint n ON n.service_id = r.service_id AND n.active"
+        " WHERE r.received_at >= %(since)s AND r.received_at < %(swept)s::timestamptz - interval '10 minutes'"
+        " AND (r.applied_at IS NULL OR (n.id IS NOT NULL AND r.told_at IS NULL))",
+    ),
+    Check(
+        10,
+        "is a reply that was told by a callback that does not exist",
+        "SELECT r.id, 'by ' || r.callback_id FROM reply r WHERE r.received_at >= %(since)s AND r.callback_id IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM message c WHERE c.id = r.callback_id AND c.origin = 'callback'"
+        "  AND c.service_id = r.service_id)",
+    ),
 )

@@ -7,6 +7,7 @@ from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt
 from deliveries.models.files import File
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
+from deliveries.models.replies import Contact, Reply
 from deliveries.models.services import ApiKey, Service
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "Breaker",
     "BreakerEvent",
+    "Contact",
     "Endpoint",
     "Event",
     "File",
@@ -31,6 +33,7 @@ __all__ = [
     "Pending",
     "PeriodicSlot",
     "Receipt",
+    "Reply",
     "Route",
     "Service",
     "Suppression",

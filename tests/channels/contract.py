@@ -24,6 +24,7 @@ from channels.base import (
     Outbound,
     Provider,
     Receipt,
+    Reply,
     Unreadable,
 )
 from channels.http import HttpClient
@@ -211,8 +212,8 @@ class ProviderContract:
             found = self.made().parse(request)
         except Unreadable:
             return
-        assert all(isinstance(receipt, Receipt) and receipt.event_id for receipt in found)
-        assert self.provider.receipts
+        assert all(isinstance(each, (Receipt, Reply)) and each.event_id for each in found)
+        assert self.provider.receipts or self.provider.replies
 
     def test_it_can_be_closed_without_having_been_used(self) -> None:
         asyncio.run(self.made().close())

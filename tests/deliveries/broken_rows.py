@@ -15,11 +15,11 @@ from uuid import UUID
 from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
-from channels.base import ReceiptKind
+from channels.base import ReceiptKind, Reply
 from chaski.vocabulary import Status
-from deliveries import acts, callbacks, lifecycle
+from deliveries import acts, callbacks, lifecycle, replies
 from deliveries.lifecycle import Move
-from deliveries.models import Service
+from deliveries.models import Message, Service
 from deliveries.retry import Policy
 from tests.deliveries import steps
 
@@ -52,6 +52,17 @@ def leased(service: Service) -> Sequence[UUID]:
 def sent(service: Service) -> Sequence[UUID]:
     ids = steps.accept(service)
     steps.send(ids[0])
+    return ids
+
+
+def replied(service: Service) -> Sequence[UUID]:
+    """Somebody answered the message, and the service knows."""
+    ids = sent(service)
+    with transaction.atomic(), connection.cursor() as cursor:
+        account = Message.objects.get(pk=ids[0]).account_id
+        replies.store(cursor, [(account, [Reply("reply:1", "+56912345678", "Gracias")])])
+        replies.apply(cursor)
+        callbacks.tell_replies(cursor, service.pk)
     return ids
 
 
@@ -266,6 +277,12 @@ BREAKS: dict[str, Break] = {
     ),
     "was told by a callback that does not exist": Break(
         told, ("UPDATE told SET callback_id = message_id",), endpoint=True
+    ),
+    "is a reply that was not looked at, or that its service was not told, for ten minutes": Break(
+        replied, ("UPDATE reply SET told_at = NULL, received_at = received_at - interval '11 minutes'",), endpoint=True
+    ),
+    "is a reply that was told by a callback that does not exist": Break(
+        replied, ("UPDATE reply SET callback_id = gen_random_uuid()",), endpoint=True
     ),
     "was told to a client, and does not exist": Break(
         waiting, told=lambda ids: [{"id": str(i), "service": "shop"} for i in (*ids, uuid7())]

@@ -85,7 +85,7 @@ class Command(Base):
         except ValidationError as error:
             raise CommandError(in_words(error)) from error
         cls = provider_class(account.channel, account.provider)
-        self._created(account, receipts=cls.receipts, as_json=options["json"])
+        self._created(account, receipts=cls.receipts or cls.replies, as_json=options["json"])
 
     def _created(self, account: Account, *, receipts: bool, as_json: bool) -> None:
         url = f"{settings.CHASKI_PUBLIC_URL}/receipts/{account.public_id}" if receipts else None
