@@ -151,7 +151,8 @@ def faults(outbound: Outbound) -> dict[str, str]:
 def compose(outbound: Outbound, to: Mailbox, head: Letterhead, files: Sequence[File] = ()) -> bytes:
     """The whole mail, in lines that end in CRLF, of ASCII unless ``to`` needs SMTPUTF8.
 
-    Only for what ``faults`` passes. ``files`` are the attachments with their bytes. The text comes first and the HTML after it, as alternatives. The same bytes as
+    Only for what ``faults`` passes. ``files`` are the attachments with their bytes. The text comes first and the HTML after
+    it, as alternatives. Without files the same bytes as
     ``email.message.EmailMessage`` makes of it, which parses each header that it is given: most of the time of a mail.
     """
     policy = _POLICY if to.ascii else _UTF8_POLICY

@@ -40,7 +40,7 @@ def with_files(bodies: Sequence[Part], files: Sequence[File]) -> bytes:
 
 def _multipart(kind: str, parts: Sequence[Part]) -> Part:
     boundary = f"==============={token_hex(16)}==".encode()
-    about = b"Content-Type: multipart/%s; boundary=\"%s\"" % (kind.encode(), boundary) + _BREAK
+    about = b'Content-Type: multipart/%s; boundary="%s"' % (kind.encode(), boundary) + _BREAK
     opened = b"".join(b"--%s\r\n%s\r\n%s\r\n" % (boundary, said, payload) for said, payload in parts)
     return about, opened + b"--%s--\r\n" % boundary
 

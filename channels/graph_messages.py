@@ -156,7 +156,7 @@ class SendApi(graph.Graph):
         Messenger tells of reading only that all before a moment were read, and of which person; that is no receipt of a message.
         """
         told = (event for entry in graph.entries(request) for event in graph.objects(entry.get("messaging")))
-        return [found for event in told for found in (*_receipts(event), *_replies(event))]
+        return [each for event in told for each in _told(event)]
 
 
 def _kinds(outbound: Outbound) -> list[str]:
@@ -179,6 +179,11 @@ def _message(outbound: Outbound) -> dict[str, Any]:
         return {"text": outbound.text, **({"quick_replies": quick} if quick else {})}
     kind, given = kinds[0].removesuffix("_url"), outbound.options[kinds[0]]
     return {"attachment": {"type": kind, "payload": given if kind == "template" else {"url": given}}}
+
+
+def _told(event: dict[str, Any]) -> Iterator[Receipt | Reply]:
+    yield from _receipts(event)
+    yield from _replies(event)
 
 
 def _receipts(event: dict[str, Any]) -> Iterator[Receipt]:

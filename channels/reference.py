@@ -65,9 +65,8 @@ def _promises(cls: type[Provider]) -> str:
         if cls.reconciles
         else "It cannot be asked for a message"
     )
-    return (
-        f"A repeat {repeat}. {back}. {asked}. An attempt ends within {cls.deadline_seconds:g} seconds.{_pace(cls)}{_takes(cls)}"
-    )
+    ends = f"An attempt ends within {cls.deadline_seconds:g} seconds."
+    return f"A repeat {repeat}. {back}. {asked}. {ends}{_pace(cls)}{_takes(cls)}"
 
 
 def _pace(cls: type[Provider]) -> str:

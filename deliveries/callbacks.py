@@ -1,6 +1,8 @@
 """Callbacks: what a service asked to be told becomes a message on the webhook channel. Called by the relay.
 
-Replies are told in the same way, chosen by their own ``told_at``. Events wait in ``untold``, written by the life cycle; up to fifty of one service become one signed request. They are chosen
+Replies are told in the same way, chosen by their own ``told_at``.
+
+Events wait in ``untold``, written by the life cycle; up to fifty of one service become one signed request. They are chosen
 by "not yet told", never by a cursor, and leave ``untold`` for ``told`` in the transaction that makes their message.
 """
 
@@ -166,9 +168,7 @@ def fitting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for number, (event, size) in enumerate(zip(events, sizes, strict=True)) if not number or size < BYTES]
 
 
-def _draft(
-    endpoint: Endpoint, told: dict[str, Any], key: str
-) -> tuple[intake.Draft, intake.InvalidMessage | None]:
+def _draft(endpoint: Endpoint, told: dict[str, Any], key: str) -> tuple[intake.Draft, intake.InvalidMessage | None]:
     """The callback, and why it can never go where that is so: tried again at every tick it would hide for ever."""
     message = {
         "channel": "webhook",

@@ -26,6 +26,10 @@ DELETE FROM file WHERE id IN (
     SELECT id FROM file WHERE kept_until < chaski_now() ORDER BY kept_until LIMIT 50)
     AND kept_until < chaski_now()
 """
+FORGET_REROUTES = """
+DELETE FROM reroute WHERE id IN (
+    SELECT id FROM reroute WHERE at < chaski_now() - interval '90 days' ORDER BY at LIMIT 5000)
+"""
 PARTITIONS = "SELECT chaski_ensure_partitions(3)"
 
 
@@ -39,6 +43,8 @@ def run() -> dict[str, int]:
             done["idempotency_keys"] = cursor.rowcount
             cursor.execute(FORGET_FILES)
             done["files"] = cursor.rowcount
+            cursor.execute(FORGET_REROUTES)
+            done["reroutes"] = cursor.rowcount
         cursor.execute(SLOT, {"job": "hour", "every": "hour"})
         if cursor.fetchone():
             cursor.execute(PARTITIONS)

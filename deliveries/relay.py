@@ -26,6 +26,7 @@ from deliveries.delivery import leases, sweep
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.heads import Heads
+from deliveries.delivery.reroute import Reroute
 from deliveries.doorbell import BROKER_ERRORS, Bell, Publisher, ring_bare
 from deliveries.lineage import guard, unless_held
 from deliveries.models.messages import LANES
@@ -75,6 +76,7 @@ class Relay:
     _connection: EngineConnection = field(default_factory=EngineConnection)
     _publisher: Publisher = field(default_factory=Publisher)
     _heads: Heads = field(default_factory=Heads)
+    _reroute: Reroute = field(default_factory=Reroute)
     _swept_at: float = float("-inf")
     _beat_at: float = float("-inf")
     _complained: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -144,6 +146,7 @@ class Relay:
                 self._once("watch", leases.watch, self._connection)
             self._job("end_leases", unless_held(sweep.end_leases))
             self._job("expire", unless_held(sweep.expire))
+            self._job("reroute", unless_held(self._reroute.look))
             self._job("unblock", unless_held(self._heads.unblock))
         self._ring()
         self._make_callbacks()

@@ -1,4 +1,7 @@
-"""Which account carries a message. Called by intake; the choice is written on the row."""
+"""Which account carries a message: by order and weight, one that is up. Called by intake; the choice is written on the row.
+
+What waits for an account that goes down later is moved by ``deliveries.delivery.reroute``.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,14 @@ import time
 from dataclasses import dataclass
 from threading import Lock
 
+from django.db import connection
+
 from deliveries.conf import timings
 from deliveries.models import Account, Route, Service
+
+#: Between two new messages of one process that see whether an account is up again.
+_TRY_SECONDS = 5.0
+OPEN = "SELECT account_id, extract(epoch FROM probe_at - chaski_now())::float8 FROM breaker"
 
 
 class NoAccount(LookupError):
@@ -51,6 +60,8 @@ class RoutingTable:
         self._read_at = float("-inf")
         self._accounts: tuple[AccountRef, ...] = ()
         self._routes: tuple[RouteRef, ...] = ()
+        #: Accounts that are down, each with the moment from which it may be tried.
+        self._down: dict[int, float] = {}
 
     def forget(self) -> None:
         """Read again at the next question."""
@@ -87,13 +98,28 @@ class RoutingTable:
         return self._by_route(service_id, channel, mine) or self._by_priority(channel, mine)
 
     def _by_route(self, service_id: int, channel: str, mine: list[AccountRef]) -> AccountRef | None:
-        routes = [r for r in self._routes if r.service_id == service_id and r.channel == channel]
+        usable = {account.id: account for account in mine}
+        own = (r for r in self._routes if r.service_id == service_id and r.channel == channel)
+        routes = [route for route in own if route.account_id in usable]
         if not routes:
             return None
+        for position in sorted({route.position for route in routes}):
+            up = [route for route in routes if route.position == position and self._may_be_tried(route.account_id)]
+            if up:
+                return usable[_by_weight(up).account_id]
         first = min(route.position for route in routes)
-        equals = [route for route in routes if route.position == first]
-        chosen = random.choices(equals, [route.weight for route in equals])[0]  # noqa: S311 - sharing load
-        return next((account for account in mine if account.id == chosen.account_id), None)
+        return usable[_by_weight([route for route in routes if route.position == first]).account_id]
+
+    def _may_be_tried(self, account_id: int) -> bool:
+        """Is the account up, or is it time to see with one message whether it is again?"""
+        tried_at = self._down.get(account_id)
+        if tried_at is None:
+            return True
+        with self._lock:
+            if time.monotonic() < tried_at:
+                return False
+            self._down[account_id] = time.monotonic() + _TRY_SECONDS * timings().scale
+            return True
 
     @staticmethod
     def _by_priority(channel: str, mine: list[AccountRef]) -> AccountRef:
@@ -118,7 +144,22 @@ class RoutingTable:
                 RouteRef(*row)
                 for row in Route.objects.values_list("service_id", "channel", "account_id", "weight", "position")
             )
+            self._down = self._still_down()
             self._read_at = time.monotonic()
+
+    def _still_down(self) -> dict[int, float]:
+        """One that was stopped waits for an operator; one whose breaker is open for its time to be probed."""
+        now = time.monotonic()
+        stopped = Account.objects.filter(stopped_at__isnull=False).values_list("pk", flat=True)
+        with connection.cursor() as cursor:
+            cursor.execute(OPEN)
+            probed = {account_id: now + seconds for account_id, seconds in cursor.fetchall()}
+        probed = {each: max(at, self._down.get(each, at)) for each, at in probed.items()}
+        return {**probed, **dict.fromkeys(stopped, float("inf"))}
+
+
+def _by_weight(routes: list[RouteRef]) -> RouteRef:
+    return random.choices(routes, [max(route.weight, 1) for route in routes])[0]  # noqa: S311 - sharing load
 
 
 table = RoutingTable()

@@ -19,9 +19,9 @@ from channels.media import MEDIA
 from channels.registry import provider_class
 from chaski.vocabulary import Status
 from deliveries.acts import audit
+from deliveries.callbacks import REPLY
 from deliveries.delivery.accounts import owner
 from deliveries.intake.templates import TemplateProblem, refuse_tags
-from deliveries.callbacks import REPLY
 from deliveries.models import Account, ApiKey, Endpoint, Service, Template
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.secrets import Unsealable, mint_key, seal, unseal

@@ -9,7 +9,7 @@ from typing import Any
 from chaski.vocabulary import Status
 from deliveries import reading
 from deliveries.delivery.inquiries import RECONCILED
-from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt, Reply
+from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt, Reply, Reroute
 from deliveries.models.evidence import ReceiptEffect
 
 _WAITS = {
@@ -29,7 +29,10 @@ _EFFECTS = dict(ReceiptEffect.choices)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. ``kind`` is event, attempt, inquiry, receipt, reply or act; ``words`` say it to people."""
+    """One thing that happened. ``words`` say it to people.
+
+    ``kind`` is event, attempt, inquiry, reroute, receipt, reply or act.
+    """
 
     at: datetime
     kind: str
@@ -58,12 +61,13 @@ class Trace:
 
 
 def trace(message: Message) -> Trace:
-    """The life of ``message``: eight queries at most, whatever happened."""
+    """The life of ``message``: nine queries at most, whatever happened."""
     pending = Pending.objects.filter(pk=message.pk).first()
     now, pauses = reading.now_and_pauses()
     accounts = Account.objects.filter(pk=message.account_id).only("channel", "provider", "options")
     slots = reading.until_slots([pending], accounts, now) if pending is not None else {}
-    entries = [*_events(message), *_attempts(message), *_inquiries(message), *_receipts(message), *_replies(message), *_acts(message)]
+    looks = (_events, _attempts, _inquiries, _reroutes, _receipts, _replies, _acts)
+    entries = [entry for look in looks for entry in look(message)]
     return Trace(
         message=message,
         status=reading.effective_status(message, pending),
@@ -134,6 +138,21 @@ def _inquiries(message: Message) -> list[Entry]:
         data = {"attempt": inquiry.number, "asked": inquiry.asked, "said": inquiry.said, "due_at": inquiry.due_at}
         found.append(Entry(inquiry.asked_at or inquiry.since, "inquiry", words, data))
     return found
+
+
+def _reroutes(message: Message) -> list[Entry]:
+    found = list(Reroute.objects.filter(message_id=message.pk).order_by("pk"))
+    accounts = dict(Account.objects.values_list("pk", "name")) if found else {}
+    return [
+        Entry(
+            each.at,
+            "reroute",
+            f"went from account {accounts.get(each.from_account_id, each.from_account_id)} to"
+            f" {accounts.get(each.to_account_id, each.to_account_id)}: {each.reason}",
+            {"from": each.from_account_id, "to": each.to_account_id, "reason": each.reason},
+        )
+        for each in found
+    ]
 
 
 def receipt_data(receipt: Receipt) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class AccountAdmin(AdminBase):
     def receipts_url(self, account: Account) -> str:
         """What to enter at the provider."""
         cls = is_there(account.channel, account.provider)
-        return f"{settings.CHASKI_PUBLIC_URL}/receipts/{account.public_id}" if cls and (cls.receipts or cls.replies) else "it reports nothing"
+        reports = cls is not None and (cls.receipts or cls.replies)
+        return f"{settings.CHASKI_PUBLIC_URL}/receipts/{account.public_id}" if reports else "it reports nothing"
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """First which provider, as its options make the form."""

@@ -15,10 +15,10 @@ from django.urls import path, reverse
 from channels.base import InvalidRecipient
 from channels.media import MEDIA
 from chaski.vocabulary import Status
-from deliveries.callbacks import REPLY
 from deliveries.admin.acting import Reason
 from deliveries.admin.base import AdminBase, Checkboxes, ReadOnly, RowForm, Select, TextInput, actor, shown, timed
 from deliveries.admin.showing import moment
+from deliveries.callbacks import REPLY
 from deliveries.intake.templates import TemplateProblem, refuse_tags
 from deliveries.models import ApiKey, Endpoint, Service, Template
 from deliveries.setting_up import CALLBACKS, add_key, put_template, revoke_key, set_endpoint

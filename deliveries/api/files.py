@@ -113,7 +113,9 @@ def _form(request: Request) -> tuple[str, str, bytes]:
     """The part ``file`` of a form."""
     plain = request._request
     if not plain.headers.get("Content-Length"):
-        raise Problem(411, "length_required", "A form needs a Content-Length. Send one, or the file itself as the body.")
+        raise Problem(
+            411, "length_required", "A form needs a Content-Length. Send one, or the file itself as the body."
+        )
     if declared_bytes(plain) > limits().file_bytes + _FRAME_BYTES:
         bytes_of(request, limits().file_bytes)  # reads it to its end and refuses it
     try:
@@ -123,8 +125,8 @@ def _form(request: Request) -> tuple[str, str, bytes]:
     if len(found) != 1:
         raise _refused("file", f"must be one part of the form named file; {len(found)} are there")
     [part] = found
-    if part.size > limits().file_bytes:
-        raise _refused("file", f"has {part.size:,} bytes; at most {limits().file_bytes:,} are taken")
+    if (part.size or 0) > limits().file_bytes:
+        raise _refused("file", f"has {part.size or 0:,} bytes; at most {limits().file_bytes:,} are taken")
     kind = _checked("content_type", media_type, part.content_type or "application/octet-stream")
     return _checked("name", file_name, part.name or "file"), kind, part.read()
 

@@ -91,7 +91,7 @@ class Enclosures:
 
     def _select(self, file_id: UUID) -> bytes | None:
         with self._connection.statements() as cursor:
-            cursor.execute(SELECT, {"id": file_id}, binary=True)
+            cursor.execute(SELECT, {"id": file_id})
             row = cursor.fetchone()
         return bytes(row[0]) if row else None
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import structlog
 
-from channels.attachments import Attachment, Read
+from channels.attachments import Attachment
 from channels.base import ContentRefused, InDoubt, Misconfigured, NotSent, Outbound, Provider, SendError
 from channels.written import watch_writing
 from chaski.vocabulary import ErrorClass
@@ -101,18 +100,11 @@ def outbound(claimed: Claimed | Asked, account: LiveAccount, at: datetime) -> Ou
 
 
 def _attachments(content: Mapping[str, Any], account: LiveAccount) -> tuple[Attachment, ...]:
-    reader = account.files.reader if account.files else _nowhere
+    reader = account.files.reader if account.files else attachments.unread
     try:
         return attachments.of(content, reader)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise ContentRefused("unreadable_row", "its attachments are not of the form that intake writes") from None
-
-
-def _nowhere(file_id: UUID) -> Read:
-    async def read() -> bytes:
-        raise NotSent("no_files", f"the file {file_id} cannot be read where nothing is sent")
-
-    return read
 
 
 def tell(claimed: Claimed, outcome: Outcome, decision: Decision) -> None:

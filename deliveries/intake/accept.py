@@ -82,7 +82,7 @@ WITH input AS MATERIALIZED (
         n int, id uuid, service_id int, account_id int, batch_id uuid, channel text, provider text, lane smallint,
         origin text, recipient text, "to" text, reference text, ordering_key text, key text, fingerprint text,
         request_id text, tags text[], content jsonb, options jsonb, metadata jsonb, send_at timestamptz,
-        expires_at timestamptz)
+        expires_at timestamptz, pinned boolean)
 ), claimed AS (
     INSERT INTO idempotency (service_id, key, message_id, fingerprint)
     SELECT service_id, key, id, decode(fingerprint, 'hex') FROM input WHERE key <> '' ORDER BY service_id, key, n
@@ -101,11 +101,11 @@ WITH input AS MATERIALIZED (
     FROM fresh
 ), queued AS (
     INSERT INTO pending (message_id, channel, lane, service_id, account_id, batch_id, due_at, expires_at, blocked,
-        waiting_for, ordering_key, position, solitary, suspicion, attempt_count, tries, crash_count, blind_count)
+        waiting_for, ordering_key, position, pinned, solitary, suspicion, attempt_count, tries, crash_count, blind_count)
     SELECT f.id, f.channel, f.lane, f.service_id, f.account_id, f.batch_id, coalesce(f.send_at, chaski_now()), f.expires_at,
         behind.someone, CASE WHEN behind.someone THEN 'predecessor' WHEN f.send_at IS NOT NULL THEN 'schedule' ELSE '' END,
         f.ordering_key, CASE WHEN f.ordering_key <> '' THEN nextval('pending_position') END,
-        false, 0, 0, 0, 0, 0
+        f.pinned, false, 0, 0, 0, 0, 0
     FROM (SELECT *, row_number() OVER (PARTITION BY service_id, ordering_key ORDER BY n) AS turn FROM fresh ORDER BY n) f
     CROSS JOIN LATERAL (SELECT f.ordering_key <> '' AND (f.turn > 1 OR EXISTS (
         SELECT 1 FROM pending p WHERE p.service_id = f.service_id AND p.ordering_key = f.ordering_key
@@ -275,4 +275,5 @@ def _row(number: int, item: Draft, origin: Origin, batch_id: UUID | None) -> dic
         "metadata": item.metadata,
         "send_at": item.send_at,
         "expires_at": item.expires_at,
+        "pinned": item.pinned,
     }

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from channels.attachments import Attachment, Read
-from channels.base import InvalidRecipient
+from channels.base import InvalidRecipient, NotSent
 from channels.urls import webhook_url
 from deliveries.files import Kept, shelf, url_of
 
@@ -132,6 +132,15 @@ def _last_part(url: str) -> str:
         return file_name(unquote(urlsplit(url).path.rpartition("/")[2]))
     except ValueError:
         return "file"
+
+
+def unread(file_id: UUID) -> Read:
+    """For who only looks at a message: the file is not read."""
+
+    async def read() -> bytes:
+        raise NotSent("not_read", f"the file {file_id} is not read where nothing is sent")
+
+    return read
 
 
 def of(content: Mapping[str, Any], reader: Callable[[UUID], Read]) -> tuple[Attachment, ...]:

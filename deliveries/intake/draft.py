@@ -16,8 +16,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from channels.attachments import Read
-from channels.base import InvalidOption, InvalidRecipient, NotSent, Outbound
+from channels.base import InvalidOption, InvalidRecipient, Outbound
 from channels.media import MEDIA
 from channels.registry import provider_class
 from chaski.vocabulary import Lane
@@ -67,6 +66,8 @@ class Draft:
     send_at: datetime | None
     expires_at: datetime
     request_id: str = ""
+    #: It goes through this account or not at all: it named it, or goes by no route.
+    pinned: bool = False
 
 
 def draft(service: Service, given: Any, *, key: str = "", account_id: int | None = None, request_id: str = "") -> Draft:
@@ -114,6 +115,7 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
         send_at=due,
         expires_at=expires_at,
         request_id=request_id,
+        pinned=account_id is not None or "account" in checked,
     )
 
 
@@ -194,13 +196,6 @@ def _attachments(service: Service, checked: Mapping[str, Any], until: datetime) 
         raise InvalidMessage({"attachments": [str(error)]}) from error
 
 
-def _unread(file_id: UUID) -> Read:
-    async def read() -> bytes:
-        raise NotSent("not_sent", f"the file {file_id} is not read to look at a message")
-
-    return read
-
-
 def _rendered(service: Service, checked: Mapping[str, Any]) -> dict[str, Any]:
     name, language = checked["template"], checked.get("language", "")
     try:
@@ -251,7 +246,7 @@ def _offer_to_provider(
         html=content.get("html", ""),
         options=checked.get("options", {}),
         metadata=checked.get("metadata", {}),
-        attachments=attachments.of(content, _unread) if "attachments" in content else (),
+        attachments=attachments.of(content, attachments.unread) if "attachments" in content else (),
     )
     try:
         refused = provider.refuse(outbound)

@@ -3,7 +3,7 @@
 from deliveries.models.accounts import Account, Endpoint, Route, Template
 from deliveries.models.breakers import Breaker, BreakerEvent
 from deliveries.models.control import Audit, Heartbeat, Lineage, Pause, PeriodicSlot, Suppression, Watch
-from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt
+from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt, Reroute
 from deliveries.models.files import File
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
@@ -34,6 +34,7 @@ __all__ = [
     "PeriodicSlot",
     "Receipt",
     "Reply",
+    "Reroute",
     "Route",
     "Service",
     "Suppression",

@@ -103,6 +103,26 @@ class Event(models.Model):
         return f"{self.message_id}#{self.sequence} {self.status}"
 
 
+class Reroute(models.Model):
+    """A message that waited for an account which was down went to another one. Kept for 90 days."""
+
+    message_id = models.UUIDField()
+    at = models.DateTimeField(db_default=Now())
+    from_account_id = models.IntegerField()
+    to_account_id = models.IntegerField()
+    reason = models.TextField()
+
+    class Meta:
+        db_table = "reroute"
+        indexes = [
+            models.Index(fields=["message_id"], name="reroute_message"),
+            models.Index(fields=["at"], name="reroute_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.message_id} to {self.to_account_id}"
+
+
 class ReceiptEffect(models.TextChoices):
     """What a receipt did to its message."""
 

@@ -152,6 +152,9 @@ class Pending(models.Model):
     waiting_for = models.TextField(default="")
     ordering_key = models.TextField(default="")
     position = models.BigIntegerField(null=True)
+    pinned = models.BooleanField(
+        default=True, db_default=True, help_text="It waits for its account, also where another could stand in."
+    )
     lease_until = models.DateTimeField(null=True)
     lease_token = models.UUIDField(null=True)
     solitary = models.BooleanField(

@@ -45,7 +45,10 @@ def test_any_file_arrives_under_its_name_and_adds_no_header(name: str, content: 
     assert not re.search(rb"(?<!\r)\n|\r(?!\n)", raw)
     assert raw.isascii()
     assert max(len(line) for line in raw.split(b"\r\n")) <= 998
-    assert found.get_body(("plain",)).get_content().splitlines() == re.split(r"\r\n|\r|\n", text.removesuffix("\n")) or text
+    assert (
+        found.get_body(("plain",)).get_content().splitlines() == re.split(r"\r\n|\r|\n", text.removesuffix("\n"))
+        or text
+    )
 
 
 def test_a_picture_goes_beside_the_html_that_shows_it_and_a_guide_behind_everything() -> None:

@@ -101,7 +101,8 @@ def test_messenger_and_instagram(provider: Provider, event: dict[str, Any], expe
 
 
 @pytest.mark.parametrize(
-    "message", [{"mid": "m_1", "text": "x", "is_echo": True}, {"mid": "m_1", "is_deleted": True}, {"text": "no id"}, "x"]
+    "message",
+    [{"mid": "m_1", "text": "x", "is_echo": True}, {"mid": "m_1", "is_deleted": True}, {"text": "no id"}, "x"],
 )
 def test_what_the_page_wrote_itself_is_no_reply(message: Any) -> None:
     told = {"sender": {"id": "24862"}, "timestamp": EPOCH * 1000, "message": message}

@@ -94,7 +94,9 @@ class TestTelegram(HttpContract):
         assert (asked[field], asked["caption"]) == (given.url, "Your order is on its way.")
 
     def test_an_attachment_and_a_url_are_two_messages(self) -> None:
-        both = self.outbound(attachments=(attachment("image/png"),), options={"photo_url": "https://shop.example/1.jpg"})
+        both = self.outbound(
+            attachments=(attachment("image/png"),), options={"photo_url": "https://shop.example/1.jpg"}
+        )
         assert "attachments" in Telegram.refuse(both)["options.photo_url"]
         assert "1024" in Telegram.refuse(self.outbound(text="x" * 1025, attachments=(attachment("image/png"),)))["text"]
 

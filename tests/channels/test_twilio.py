@@ -82,7 +82,9 @@ class TestTwilio(HttpContract):
         pictures = (attachment("image/png", name="1.png"), attachment("image/jpeg", name="2.jpg"))
         form = await self.asked(server, http, text="", attachments=pictures)
         assert form["MediaUrl"] == [each.url for each in pictures]
-        refused = Twilio.refuse(self.outbound(attachments=pictures, options={"media_url": "https://shop.example/1.jpg"}))
+        refused = Twilio.refuse(
+            self.outbound(attachments=pictures, options={"media_url": "https://shop.example/1.jpg"})
+        )
         assert "attachments" in refused["options.media_url"]
 
     @pytest.mark.parametrize(

@@ -28,7 +28,12 @@ def keeps(service, says):
 def test_bytes_go_up_as_they_are(keeps, client):
     file = client.upload(b"pdf", "guía.pdf")
     (asked,) = keeps.asked
-    assert (asked.method, asked.path, asked.query, asked.body) == ("POST", "/api/v1/files", {"name": ["guía.pdf"]}, b"pdf")
+    assert (asked.method, asked.path, asked.query, asked.body) == (
+        "POST",
+        "/api/v1/files",
+        {"name": ["guía.pdf"]},
+        b"pdf",
+    )
     assert asked.headers["content-type"] == "application/pdf"
     assert file == chaski.File(KEPT["id"], "aa", 3, "guía.pdf", "application/pdf")
 
@@ -66,7 +71,9 @@ def test_what_is_no_answer_of_ours_is_told_as_such(service, client, says):
 
 def test_a_file_is_an_attachment_of_one_and_of_many(service, client):
     file = chaski.File("0190")
-    client.send("email", "a@b.example", text="x", attachments=[file, {"url": "https://x.y", "content_type": "image/png"}])
+    client.send(
+        "email", "a@b.example", text="x", attachments=[file, {"url": "https://x.y", "content_type": "image/png"}]
+    )
     client.send_many([{"channel": "email", "to": "a@b.example", "text": "x", "attachments": [file]}])
     sent, batch = service.asked
     assert sent.json["attachments"] == [{"id": "0190"}, {"url": "https://x.y", "content_type": "image/png"}]

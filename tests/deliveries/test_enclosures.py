@@ -131,7 +131,9 @@ async def test_a_mail_waits_for_the_memory_that_its_files_need(
 
 
 @on_a_loop
-async def test_a_file_that_is_larger_than_the_room_goes_alone(made: Enclosures, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_larger_than_the_room_goes_alone(
+    made: Enclosures, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider = Enclosing({}, None)  # type: ignore[arg-type]
     async with made.room(with_files(*[25_000_000] * 9), provider, asyncio.get_running_loop().time() + SOON):
         assert made._free == 0

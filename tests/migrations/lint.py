@@ -32,7 +32,8 @@ from django.db.models.fields import NOT_PROVIDED
 
 ROOT = Path(__file__).resolve().parents[2]
 SQUAWK = Path(sys.executable).with_name("squawk")
-#: Run by databases in use, each with the SHA-256 of its file: never edited. What they made was empty, or was looked at by these rules before.
+#: Run by databases in use, each with the SHA-256 of its file: never edited.
+#: What they made was empty, or was looked at by these rules before.
 FROZEN = {
     "0001_initial": "c16360cff9a01ceae6517ea03722b750c6ebbe246898960a7e9375ae71049576",
     "0002_partitions": "6544f2c4ef72c21dcf1baa713524a7cf38a2ee077e4e42355cb538c04c68688b",

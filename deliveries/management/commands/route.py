@@ -18,7 +18,7 @@ _WEIGHT_LIMIT = 1000
 
 
 class Command(Base):
-    help = "Share a service's messages on a channel among accounts, by weight."
+    help = "Share a service's messages on a channel among accounts, by weight; what is down is stood in for."
     examples = {"set": {"service": "shop", "channel": "sms", "accounts": [{"account": "main", "weight": 3}]}}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -30,7 +30,7 @@ class Command(Base):
             "accounts",
             nargs="*",
             metavar="ACCOUNT[:WEIGHT]",
-            help="through which accounts; the weight is 1 if left out",
+            help="through which accounts; the weight is 1 if left out, and 0 makes it stand in for those that are down",
         )
         self.add_json(put)
 
@@ -41,6 +41,10 @@ class Command(Base):
         names = [route.account.name for route in routes]
         if len(set(names)) < len(names):
             raise CommandError(f"{max(names, key=names.count)!r} is named twice; give it once, with a weight")
+        if routes and not any(route.weight for route in routes):
+            raise CommandError("every weight is 0, so nobody has anything to stand in for; give one account a weight")
+        for place, route in enumerate(route for route in routes if not route.weight):
+            route.position = 1 + place
         Route.objects.filter(service=service, channel=options["channel"]).delete()
         Route.objects.bulk_create(routes)
         if options["json"]:
@@ -58,6 +62,6 @@ def _route(service: Service, channel: str, given: str) -> Route:
     if account.channel != channel:
         raise CommandError(f"account {name!r} serves {account.channel}, not {channel}")
     share = weight if colon else "1"
-    if not (share.isascii() and share.isdecimal() and len(share) < 6 and 1 <= int(share) <= _WEIGHT_LIMIT):
-        raise CommandError(f"the weight in {given!r} is not a whole number from 1 to {_WEIGHT_LIMIT}")
+    if not (share.isascii() and share.isdecimal() and len(share) < 6 and int(share) <= _WEIGHT_LIMIT):
+        raise CommandError(f"the weight in {given!r} is not a whole number from 0 to {_WEIGHT_LIMIT}")
     return Route(service=service, channel=channel, account=account, weight=int(share))
