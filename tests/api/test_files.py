@@ -42,8 +42,11 @@ def kept(api: Api, **given: Any) -> dict[str, Any]:
 
 
 def form(api: Api, fields: dict[str, Any]) -> Any:
-    raw = encode_multipart(BOUNDARY, fields)
-    return api.post("files", raw=raw, content_type=MULTIPART_CONTENT)
+    return raw_form(api, encode_multipart(BOUNDARY, fields), MULTIPART_CONTENT)
+
+
+def raw_form(api: Api, raw: bytes, content_type: str) -> Any:
+    return api.client.generic("POST", "/api/v1/files", raw, content_type, headers=api.caller.headers)
 
 
 def test_a_file_is_kept_with_its_digest(api: Api) -> None:
@@ -102,8 +105,8 @@ def test_a_form_without_a_file_or_with_two_is_refused(api: Api) -> None:
         with nothing_stored():
             assert "one part" in problem(form(api, fields), 422, "invalid_file")["errors"]["file"][0]
     with nothing_stored():
-        problem(api.post("files", raw=b"no form", content_type=MULTIPART_CONTENT), 422, "invalid_file")
-        problem(api.post("files", raw=b"x", content_type="multipart/form-data"), 400, "malformed")
+        problem(raw_form(api, b"no form", MULTIPART_CONTENT), 422, "invalid_file")
+        problem(raw_form(api, b"x", "multipart/form-data"), 400, "malformed")
 
 
 def test_what_is_too_large_is_refused_before_it_is_kept(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +158,8 @@ def test_what_is_said_of_a_file_must_be_so(api: Api) -> None:
 
 
 def test_what_the_provider_cannot_carry_is_refused_at_the_door(api: Api, account: Any) -> None:
-    account("slack", "slack", name="team", service=api.caller.service, secrets={"token": "xoxb-1"})
-    message = {"channel": "slack", "to": "C1", "text": "x", "attachments": [kept(api)]}
+    account("line", "line", name="friends", service=api.caller.service, secrets={"token": "x"})
+    message = {"channel": "line", "to": "U1", "text": "x", "attachments": [kept(api)]}
     with nothing_stored():
         found = problem(api.post("messages", message), 422, "invalid_message")
     assert "takes no files" in found["errors"]["attachments"][0]

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from psycopg.types.json import JsonbLoader
 
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Lane
@@ -25,6 +26,7 @@ from deliveries.delivery.settle import Settlement, settle
 from deliveries.delivery.turns import UNLIMITED, Room
 from deliveries.models import Account, Message, Pending, Service
 from deliveries.models.messages import Origin
+from deliveries.postgresql.prepared import prepared
 from deliveries.retry import Decision, History, Outcome, Policy, decide
 from deliveries.sql import Cursor
 
@@ -66,6 +68,14 @@ def claim(
         wanted = request(cursor, n, channel=channel, lane=lane)
         wanted = replace(wanted, ids=tuple(str(message_id) for message_id in ids), solitary=solitary, room=room)
         return Claimer().claim(cursor, wanted).messages
+
+
+@contextmanager
+def as_the_engine_reads() -> Iterator[Cursor]:
+    """A cursor in a transaction of Django's connection, which gives JSON parsed, as the engine's own connections do."""
+    with transaction.atomic(), prepared() as cursor:
+        cursor.adapters.register_loader("jsonb", JsonbLoader)
+        yield cursor
 
 
 def request(cursor: Cursor, n: int = 250, *, channel: str = "sms", lane: Lane = Lane.BULK) -> Request:

@@ -151,7 +151,7 @@ def test_when_a_person_last_wrote_is_remembered(account: Account) -> None:
 
 
 def told() -> list[dict[str, Any]]:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with steps.as_the_engine_reads() as cursor:
         for service in callbacks.reply_services(cursor):
             while callbacks.tell_replies(cursor, service):
                 pass
