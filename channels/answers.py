@@ -69,10 +69,14 @@ def wait_seconds(value: object) -> float | None:
 
 
 def by_status(response: HttpResponse, detail: str = "", code: str = "") -> SendError:
-    """What a refusal means where the vendor's body has no code that we know; ``code`` is only shown."""
-    status = response.status
-    code = code or f"http_{status}"
-    wait = retry_after(response.headers)
+    """What a refusal means where the vendor's body has no code that we know; ``code`` is shown, and counted as unmapped."""
+    error = _of_status(response, detail, code or f"http_{response.status}")
+    error.unmapped = bool(code) and code != f"http_{response.status}"
+    return error
+
+
+def _of_status(response: HttpResponse, detail: str, code: str) -> SendError:
+    status, wait = response.status, retry_after(response.headers)
     if status == 429:
         return Throttled(code, detail, retry_after=wait)
     if status >= 500 or status == 408:

@@ -29,6 +29,8 @@ class SendError(Exception):
     """
 
     error_class: ClassVar[str] = ""
+    #: The vendor gave a code that the provider's table does not have; it was classed by the HTTP status.
+    unmapped: bool = False
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(f"{code}: {detail}" if detail else code)

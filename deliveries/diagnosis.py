@@ -5,24 +5,18 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from channels.registry import provider_class
 from chaski.vocabulary import Lane
-from deliveries.delivery.accounts import owner, unusable
 from deliveries.delivery.spill import REJECTED, TORN, orphans, usable
 from deliveries.doorbell import BROKER_ERRORS, Publisher
-from deliveries.models import Account, Breaker
+from deliveries.findings import Finding, Level, accounts, ask, codes
 from deliveries.models.parked import NOTES
-from deliveries.secrets import unseal
 
 #: The queues that must have somebody who takes from them.
 QUEUES = {*map(str, Lane), "control"}
@@ -32,24 +26,6 @@ SELECT queue, count(*), extract(epoch FROM chaski_now() - max(claimed_at))::floa
 FROM heartbeat CROSS JOIN LATERAL unnest(string_to_array(queues, ',')) AS queue
 WHERE kind = 'worker' AND seen_at > chaski_now() - interval '20 seconds' GROUP BY queue
 """
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check saw, and what to do about it (empty when nothing is)."""
-
-    check: str
-    level: Level
-    found: str
-    fix: str = ""
 
 
 def worst(findings: list[Finding]) -> Level:
@@ -71,7 +47,8 @@ def examine() -> list[Finding]:
         _queue,
         _parked,
         _clock,
-        _accounts,
+        accounts,
+        codes,
         _partitions,
         _spill,
     ]
@@ -99,7 +76,7 @@ def _database() -> Iterator[Finding]:
 
 
 def _lineage() -> Iterator[Finding]:
-    for at, reason in _ask("SELECT held_at, held_reason FROM lineage WHERE held_at IS NOT NULL"):
+    for at, reason in ask("SELECT held_at, held_reason FROM lineage WHERE held_at IS NOT NULL"):
         found = f"held since {at:%Y-%m-%d %H:%M} UTC, nothing is sent: {reason}"
         yield Finding("restored", Level.DEGRADED, found, "Look with `manage.py arm`, which also lets it go.")
 
@@ -119,7 +96,7 @@ def _broker() -> Iterator[Finding]:
     bells = ", ".join(f"{lane} {depth}" for lane, depth in depths.items())
     took = (time.monotonic() - started) * 1000
     yield Finding("broker", Level.OK, f"answers in {took:.0f} ms; bells waiting: {bells}")
-    taken = {queue for queue, _, _ in _ask(TAKEN)} | QUEUES
+    taken = {queue for queue, _, _ in ask(TAKEN)} | QUEUES
     for queue in waiting.keys() - taken:
         fix = "Name it in RETIRED_QUEUES of config/celery.py when it was renamed; else find out who fills it."
         yield Finding(
@@ -128,7 +105,7 @@ def _broker() -> Iterator[Finding]:
 
 
 def _processes() -> Iterator[Finding]:
-    rows = _ask(
+    rows = ask(
         "SELECT kind, count(*) FROM heartbeat WHERE seen_at > chaski_now() - interval '20 seconds' GROUP BY kind"
     )
     alive = {row[0]: row[1] for row in rows}
@@ -143,7 +120,7 @@ def _processes() -> Iterator[Finding]:
             yield Finding(kind, Level.BROKEN, "none was seen in the last 20 seconds", start)
     if alive.get("worker"):
         yield from _workers()
-    beats = _ask("SELECT extract(epoch FROM chaski_now() - max(slot))::float8 FROM periodic_slot WHERE job = 'minute'")
+    beats = ask("SELECT extract(epoch FROM chaski_now() - max(slot))::float8 FROM periodic_slot WHERE job = 'minute'")
     age = beats[0][0]
     if age is None or age > 300:
         found = "never ran" if age is None else f"ran last {age:.0f} s ago"
@@ -154,7 +131,7 @@ def _processes() -> Iterator[Finding]:
 
 def _workers() -> Iterator[Finding]:
     """Whether every queue has somebody who takes from it, and when that somebody last claimed."""
-    taken = {queue: (count, age) for queue, count, age in _ask(TAKEN)}
+    taken = {queue: (count, age) for queue, count, age in ask(TAKEN)}
     for queue in sorted(QUEUES):
         count, age = taken.get(queue, (0, None))
         if count:
@@ -177,12 +154,12 @@ def _settings() -> Iterator[Finding]:
 
 
 def _queue() -> Iterator[Finding]:
-    rows = _ask(
+    rows = ask(
         "SELECT count(*), coalesce(extract(epoch FROM chaski_now() - min(due_at)), 0)::float8 FROM pending"
         " WHERE NOT blocked AND due_at <= chaski_now() AND lease_until IS NULL"
     )
     due, oldest = rows[0]
-    claims = _ask(
+    claims = ask(
         "SELECT extract(epoch FROM chaski_now() - max(claimed_at))::float8 FROM heartbeat WHERE kind = 'worker'"
     )
     claimed = (
@@ -193,7 +170,7 @@ def _queue() -> Iterator[Finding]:
         yield Finding("queue", Level.DEGRADED, f"{due:,} due, the oldest for {oldest:.0f} s{claimed}", fix)
     else:
         yield Finding("queue", Level.OK, f"{due:,} due{claimed}")
-    held = _ask("SELECT count(*) FROM pause")[0][0]
+    held = ask("SELECT count(*) FROM pause")[0][0]
     if held:
         yield Finding("pauses", Level.DEGRADED, f"{held} in force", "`manage.py resume` with the same flags ends one.")
 
@@ -201,7 +178,7 @@ def _queue() -> Iterator[Finding]:
 def _parked() -> Iterator[Finding]:
     """Tasks that no worker here could take; notes on what was done all the same are only counted."""
     notes = list(NOTES)
-    left, times, noted = _ask(
+    left, times, noted = ask(
         "SELECT count(*) FILTER (WHERE reason <> ALL(%(notes)s)),"
         " coalesce(sum(times) FILTER (WHERE reason <> ALL(%(notes)s)), 0),"
         " coalesce(sum(times) FILTER (WHERE reason = ANY(%(notes)s)), 0) FROM parked",
@@ -217,7 +194,7 @@ def _parked() -> Iterator[Finding]:
 
 def _clock() -> Iterator[Finding]:
     before = time.time()
-    database = _ask("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
+    database = ask("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
     skew = abs(database - (before + time.time()) / 2)
     if skew > 5:
         yield Finding("clock", Level.DEGRADED, f"{skew:.1f} s away from the database's", "Run NTP on both machines.")
@@ -225,32 +202,14 @@ def _clock() -> Iterator[Finding]:
         yield Finding("clock", Level.OK, f"within {skew:.1f} s of the database's")
 
 
-def _accounts() -> Iterator[Finding]:
-    accounts = list(Account.objects.all())
-    broken = dict(Breaker.objects.values_list("account_id", "opened_at"))
-    for account in accounts:
-        if account.stopped_at is not None:
-            fix = f"Mend its credentials, then `manage.py resume --account {account.name}`."
-            yield Finding("account", Level.DEGRADED, f"{account} stopped: {account.stopped_reason}", fix)
-        if account.pk in broken:
-            found = (
-                f"{account}: its provider has failed since {broken[account.pk]:%Y-%m-%d %H:%M} UTC; its messages wait"
-            )
-            fix = "Look at its breaker in the admin for the reasons; it closes by itself when a message gets through."
-            yield Finding("account", Level.DEGRADED, found, fix)
-        problem = _problem_of(account)
-        if problem:
-            yield Finding("account", Level.DEGRADED, f"{account}: {problem}", "Set it up again with `account create`.")
-    yield Finding("accounts", Level.OK, f"{len(accounts)} set up")
-
-
-def _problem_of(account: Account) -> str:
-    try:
-        cls = provider_class(account.channel, account.provider)
-        cls.check({**account.options, **unseal(owner(account.public_id), bytes(account.secrets))})
-    except Exception as error:  # noqa: BLE001 - one row must not hide what is wrong elsewhere
-        return unusable(error)
-    return ""
+def _partitions() -> Iterator[Finding]:
+    there = ask(
+        "SELECT to_regclass(to_char((now() + interval '1 month') AT TIME ZONE 'UTC', '\"message_y\"YYYY\"m\"MM'))"
+    )
+    if there[0][0] is None:
+        yield Finding(
+            "partitions", Level.BROKEN, "next month's is missing", "Start beat, or run `chaski_ensure_partitions(3)`."
+        )
 
 
 def _spill() -> Iterator[Finding]:
@@ -275,25 +234,8 @@ def _spill() -> Iterator[Finding]:
 
 
 def _workers_here() -> bool:
-    rows = _ask(
+    rows = ask(
         "SELECT split_part(name, '@', 2) FROM heartbeat"
         " WHERE kind = 'worker' AND seen_at > chaski_now() - interval '20 seconds'"
     )
     return (socket.gethostname(),) in [tuple(row) for row in rows]
-
-
-def _partitions() -> Iterator[Finding]:
-    there = _ask(
-        "SELECT to_regclass(to_char((now() + interval '1 month') AT TIME ZONE 'UTC', '\"message_y\"YYYY\"m\"MM'))"
-    )
-    if there[0][0] is None:
-        yield Finding(
-            "partitions", Level.BROKEN, "next month's is missing", "Start beat, or run `chaski_ensure_partitions(3)`."
-        )
-
-
-def _ask(sql: str, parameters: dict[str, Any] | None = None) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        rows: list[Any] = cursor.fetchall()
-        return rows

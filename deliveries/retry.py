@@ -55,6 +55,8 @@ class Outcome:
     suppress: bool = False
     account_wide: bool = False
     written_at: datetime | None = None
+    #: Its code is in no table of ours.
+    unmapped: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -77,6 +79,7 @@ class Outcome:
             until=error.until if isinstance(error, NotAllowedNow) else None,
             suppress=isinstance(error, RecipientRefused) and error.suppress,
             account_wide=isinstance(error, Throttled) and error.scope is Scope.ACCOUNT,
+            unmapped=error.unmapped,
         )
 
 

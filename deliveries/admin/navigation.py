@@ -92,6 +92,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
                 _item("Breakers", "breakerevent", "electrical_services", may),
                 _item("Receipts", "receipt", "receipt_long", may),
                 _item("Replies", "reply", "reply", may),
+                _item("Unmapped codes", "unmappedcode", "help_center", may),
                 _item("Parked tasks", "parked", "garage", may),
                 _item("Audit", "audit", "policy", may),
             ],

@@ -14,7 +14,18 @@ from django.utils.safestring import SafeString
 
 from deliveries.admin.base import KeysetAdmin, ReadOnly, shown, timed
 from deliveries.admin.showing import plain
-from deliveries.models import Audit, Batch, BreakerEvent, Heartbeat, Message, Parked, Pending, Receipt, Reply
+from deliveries.models import (
+    Audit,
+    Batch,
+    BreakerEvent,
+    Heartbeat,
+    Message,
+    Parked,
+    Pending,
+    Receipt,
+    Reply,
+    UnmappedCode,
+)
 from deliveries.models.evidence import ReceiptEffect
 
 
@@ -134,6 +145,36 @@ class ReplyAdmin(KeysetAdmin, ReadOnly):
     def callback(self, reply: Reply) -> SafeString | str:
         """The message that told it."""
         return message_link(reply.callback_id)
+
+
+@admin.register(UnmappedCode)
+class UnmappedCodeAdmin(KeysetAdmin, ReadOnly):
+    """Codes that no table of ours knows: each was classed by its HTTP status, and belongs into the provider's file."""
+
+    list_display = (
+        "id",
+        shown("provider", "provider"),
+        shown("code", "code", 64),
+        "times",
+        shown("error_class", "taken for"),
+        timed("last_at", "last came"),
+    )
+    fields = (
+        shown("provider", "provider"),
+        shown("code", "code", 64),
+        "times",
+        shown("error_class", "taken for"),
+        shown("detail", "the provider's words", 600),
+        "message",
+        timed("first_at", "first came"),
+        timed("last_at", "last came"),
+    )
+    readonly_fields = fields
+
+    @admin.display(description="last met by")
+    def message(self, found: UnmappedCode) -> SafeString | str:
+        """The message that met it last."""
+        return message_link(found.message_id)
 
 
 @admin.register(Parked)

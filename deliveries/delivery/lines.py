@@ -46,7 +46,9 @@ def to_line(settlement: Settlement) -> bytes:
     """``settlement`` in one line of UTF-8, its line break included."""
     outcome = settlement.outcome
     bare = replace(settlement, outcome=replace(outcome, detail="" if outcome.accepted else _NOT_KEPT))
-    return f"{as_json(asdict(bare))}\n".encode()
+    fields = asdict(bare)
+    del fields["outcome"]["unmapped"]  # only counted, and unknown to the release before, which may read this line
+    return f"{as_json(fields)}\n".encode()
 
 
 def of_line(line: bytes) -> Settlement:

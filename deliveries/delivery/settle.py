@@ -13,6 +13,7 @@ from uuid import UUID
 
 from chaski.vocabulary import Status
 from deliveries import lifecycle
+from deliveries.delivery.unmapped import unmapped
 from deliveries.lifecycle import Move
 from deliveries.retry import Decision, Outcome
 from deliveries.sql import Cursor, as_json
@@ -248,6 +249,8 @@ def _late(cursor: Cursor, rows: Sequence[Settlement]) -> None:
 
 
 def _consequences(cursor: Cursor, rows: Sequence[Settlement]) -> None:
+    if strange := [row for row in rows if row.outcome.unmapped]:
+        unmapped.keep(cursor, strange)
     refused = [row for row in rows if row.outcome.suppress]
     if refused:
         reasons = [f"{row.outcome.code}: {row.outcome.detail}"[:500] for row in refused]

@@ -30,4 +30,22 @@ class Migration(migrations.Migration):
                 'indexes': [models.Index(fields=['message_id'], name='reroute_message'), models.Index(fields=['at'], name='reroute_age')],
             },
         ),
+        migrations.CreateModel(
+            name='UnmappedCode',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('provider', models.TextField()),
+                ('code', models.TextField()),
+                ('error_class', models.TextField(help_text='What it was taken for, by the HTTP status.')),
+                ('detail', models.TextField(default='', help_text="The vendor's words, of the last time.")),
+                ('message_id', models.UUIDField(help_text='The message that met it last.')),
+                ('times', models.BigIntegerField(default=1)),
+                ('first_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ('last_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+            options={
+                'db_table': 'unmapped_code',
+                'constraints': [models.UniqueConstraint(fields=('provider', 'code'), name='unmapped_code_is_kept_once')],
+            },
+        ),
     ]

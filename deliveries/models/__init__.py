@@ -3,7 +3,7 @@
 from deliveries.models.accounts import Account, Endpoint, Route, Template
 from deliveries.models.breakers import Breaker, BreakerEvent
 from deliveries.models.control import Audit, Heartbeat, Lineage, Pause, PeriodicSlot, Suppression, Watch
-from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt, Reroute
+from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt, Reroute, UnmappedCode
 from deliveries.models.files import File
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
@@ -40,6 +40,7 @@ __all__ = [
     "Suppression",
     "Template",
     "Told",
+    "UnmappedCode",
     "Untold",
     "Watch",
 ]

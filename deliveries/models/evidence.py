@@ -123,6 +123,26 @@ class Reroute(models.Model):
         return f"{self.message_id} to {self.to_account_id}"
 
 
+class UnmappedCode(models.Model):
+    """A vendor's code that the provider's table does not know. One row per code, counted."""
+
+    provider = models.TextField()
+    code = models.TextField()
+    error_class = models.TextField(help_text="What it was taken for, by the HTTP status.")
+    detail = models.TextField(default="", help_text="The vendor's words, of the last time.")
+    message_id = models.UUIDField(help_text="The message that met it last.")
+    times = models.BigIntegerField(default=1)
+    first_at = models.DateTimeField(db_default=Now())
+    last_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "unmapped_code"
+        constraints = [models.UniqueConstraint(fields=["provider", "code"], name="unmapped_code_is_kept_once")]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.code}"
+
+
 class ReceiptEffect(models.TextChoices):
     """What a receipt did to its message."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from django.test import Client
 
-from deliveries import acts
+from deliveries import acts, files
 from deliveries.models import Account, Audit, Message, Pause, Service
 from tests.admin import rows
 from tests.admin.conftest import Enter
@@ -54,6 +54,20 @@ def test_a_body_needs_its_own_permission_a_reason_and_a_post(enter: Enter, servi
     assert not Audit.objects.exists()
     for client in (operator, security):
         assert "4711" not in page(client, message)
+
+
+def test_files_are_named_in_the_body_and_their_names_run_nothing(enter: Enter, service: Service) -> None:
+    file_id, _ = files.keep(service.pk, b"pdf", "<script>alert(1)<script>.pdf", "application/pdf")
+    public = {"url": "https://shop.example/a.png", "content_type": "image/png", "name": "<img src=x onerror=alert(1)>"}
+    message = rows.accept(service, attachments=[str(file_id), public])
+    security = enter("security")
+    html = body(security, message)
+    assert Frames(html).runs == []
+    assert "&lt;script&gt;alert(1)&lt;script&gt;.pdf" in html
+    assert "shop.example" not in html, "nobody here has looked at what is there"
+    [link] = re.findall(r'href="(/files/[^"]+)"', html)
+    assert security.get(link).content == b"pdf"
+    assert "alert(1)" not in page(enter("operator"), message)
 
 
 HOSTILE = (

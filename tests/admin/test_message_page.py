@@ -26,7 +26,7 @@ from tests.admin.conftest import Enter
 from tests.admin.test_message_list import OF_THE_PERSON
 
 #: The message, what ``trace`` asks (9), its service and account, its callbacks and what is untold.
-OF_THE_PAGE = 14
+OF_THE_PAGE = 16
 
 
 def address(message: Message, view: str = "change") -> str:

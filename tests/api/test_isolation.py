@@ -254,5 +254,6 @@ def test_the_tables_of_this_file_know_every_table_that_a_service_owns(owned: The
         "template",
         "told",
         "untold",
+        "unmapped_code",
         "watch",
     }

@@ -73,6 +73,7 @@ def test_the_description_is_valid_and_complete() -> None:
         ("POST", "/messages/{message_id}/redeliver"),
         ("POST", "/batches"),
         ("GET", "/batches/{batch_id}"),
+        ("POST", "/files"),
         ("POST", "/previews"),
         ("GET", "/suppressions"),
         ("POST", "/suppressions"),

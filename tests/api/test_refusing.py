@@ -89,7 +89,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "a URL of our own network",
         {"attachments": [{"url": "http://169.254.169.254/", "content_type": "image/png"}]},
         "attachments",
-        "https://",
+        "private or reserved",
     ),
     ("a name with a line", {"attachments": [{"id": str(uuid4()), "name": "a\nb"}]}, "attachments", "line breaks"),
     (

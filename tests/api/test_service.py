@@ -24,6 +24,7 @@ def test_me_is_the_service_with_its_limits_and_usage(api: Api, theirs: Api) -> N
         "test": False,
         "limits": {
             "message_bytes": 1_000_000,
+            "file_bytes": 25_000_000,
             "batch_rows": 10_000,
             "batch_bytes": 10_000_000,
             "stream_rows": 1_000_000,

@@ -194,7 +194,7 @@ class ProviderContract:
         await provider.close()
 
     @given(body=st.binary(max_size=200), headers=FORMS, query=FORMS, method=st.sampled_from(["GET", "POST"]))
-    @settings(FUZZ, max_examples=200)
+    @settings(FUZZ, max_examples=100)
     def test_whatever_is_posted_to_it_is_forged(
         self, body: bytes, headers: dict[str, str], query: dict[str, str], method: str
     ) -> None:
@@ -203,7 +203,7 @@ class ProviderContract:
             self.made().verify(request)
 
     @given(body=st.binary(max_size=200), query=FORMS, method=st.sampled_from(["GET", "POST"]))
-    @settings(FUZZ, max_examples=200)
+    @settings(FUZZ, max_examples=100)
     def test_whatever_is_parsed_gives_receipts_or_is_unreadable(
         self, body: bytes, query: dict[str, str], method: str
     ) -> None:

@@ -103,7 +103,7 @@ def lines(text: str) -> list[str]:
 
 
 @given(name=st.text(max_size=60), value=st.text(max_size=60))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_header_of_a_service_adds_another(name: str, value: str) -> None:
     asked = outbound(options={"headers": {name: value}})
     if not faults(asked):

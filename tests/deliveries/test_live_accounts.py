@@ -13,7 +13,7 @@ import structlog
 
 from channels.http import HttpClient
 from channels.twilio import Twilio
-from deliveries import diagnosis
+from deliveries import findings
 from deliveries.conf import timings
 from deliveries.delivery.accounts import Accounts, LiveAccount, owner
 from deliveries.delivery.database import EngineConnection
@@ -71,7 +71,7 @@ def test_an_account_that_cannot_be_made_says_why_and_holds_up_no_other(
     assert found[bad.pk].provider is None
     assert reason in found[bad.pk].problem
     assert "contrase" not in found[bad.pk].problem
-    assert [finding.found for finding in diagnosis._accounts() if reason in finding.found], "the doctor says it too"
+    assert [finding.found for finding in findings.accounts() if reason in finding.found], "the doctor says it too"
 
 
 def test_a_provider_whose_own_code_fails_holds_up_no_other_account(

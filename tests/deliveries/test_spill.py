@@ -35,6 +35,7 @@ from deliveries.delivery.recorder import Recorder, Result
 from deliveries.delivery.replay import Replay
 from deliveries.delivery.settle import Settlement
 from deliveries.delivery.spill import Spill
+from deliveries.findings import Finding, Level
 from deliveries.models import Attempt, Event
 from deliveries.retry import Decision, History, Outcome, Policy, decide
 from tests.deliveries import steps
@@ -333,7 +334,7 @@ def test_a_line_gives_back_every_field() -> None:
     before = Settlement(uuid4(), 4, uuid4(), 5, at, outcome, decision, at, 1, 2)
     for each in (before, outcome, decision):
         same = [f.name for f in fields(each) if f.default is not MISSING and getattr(each, f.name) == f.default]
-        assert same in ([], ["detail"]), same
+        assert same in ([], ["detail", "unmapped"]), same
     after = of_line(to_line(before))
     assert replace(after, outcome=replace(after.outcome, detail="")) == before
     assert after.decision.reason == decision.reason
@@ -498,23 +499,23 @@ def test_a_file_of_another_version_waits_for_code_that_reads_it(
 # -- the doctor
 
 
-def spill_findings() -> list[diagnosis.Finding]:
+def spill_findings() -> list[Finding]:
     return list(diagnosis._spill())
 
 
 def test_the_doctor_is_content_with_an_empty_folder_and_with_none(folder: Path) -> None:
-    assert [finding.level for finding in spill_findings()] == [diagnosis.Level.OK]
+    assert [finding.level for finding in spill_findings()] == [Level.OK]
     folder.mkdir()
-    assert [finding.level for finding in spill_findings()] == [diagnosis.Level.OK]
+    assert [finding.level for finding in spill_findings()] == [Level.OK]
 
 
 def test_the_doctor_names_what_was_left_behind_and_not_the_file_of_a_living_worker(folder: Path) -> None:
     alive = Spill(folder)
     alive.keep([row()])
-    assert [finding.level for finding in spill_findings()] == [diagnosis.Level.OK]
+    assert [finding.level for finding in spill_findings()] == [Level.OK]
     orphan = left_behind(folder, [row()])
     spilling.set_aside(folder / "host-2.rejected", [(b"{}", "so it is")])
-    texts = [finding.found for finding in spill_findings() if finding.level is diagnosis.Level.DEGRADED]
+    texts = [finding.found for finding in spill_findings() if finding.level is Level.DEGRADED]
     assert len(texts) == 2
     assert str(orphan) in texts[0]
     assert "host-2.rejected" in texts[1]
@@ -524,7 +525,7 @@ def test_the_doctor_names_what_was_left_behind_and_not_the_file_of_a_living_work
 def test_the_doctor_says_that_the_folder_of_workers_here_cannot_be_written(tmp_path: Path, settings: object) -> None:
     (tmp_path / "file").write_text("in the way")
     settings.CHASKI_SPILL = str(tmp_path / "file" / "spill")  # type: ignore[attr-defined]
-    assert [finding.level for finding in spill_findings()] == [diagnosis.Level.OK], "no worker runs on this machine"
+    assert [finding.level for finding in spill_findings()] == [Level.OK], "no worker runs on this machine"
     with connection.cursor() as cursor:
         name = f"worker1@{os.uname().nodename}"
         cursor.execute("INSERT INTO heartbeat (name, kind, seen_at) VALUES (%s, 'worker', chaski_now())", [name])

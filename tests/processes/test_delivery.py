@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import pytest
 
 from channels.simulator.faults import FAULTS, PHONE_PREFIX
+from channels.twilio import signature
 from config.ports import any_free
 from tests.processes.system import System, Tenant, wait_for
 
@@ -174,3 +177,36 @@ def test_a_service_is_told_the_events_of_its_messages(system: System) -> None:
     wait_for(lambda: {row[0] for row in system.query(told, shop.id)} == {"sent"}, 15, "callbacks that were delivered")
     callbacks = [row[0] for row in system.query("SELECT id::text FROM message WHERE origin = 'callback'")]
     assert system.accepted(*callbacks).total() == len(callbacks)
+
+
+def test_a_reply_reaches_the_service_as_a_callback(system: System) -> None:
+    asking = system.new_service(system.twilio(), system.webhook())
+    system.manage.run("endpoint", "set", asking.name, f"{system.vendor_url}/webhook/hook", "--events", "reply")
+    message = asking.send("sms", "+56912340001")
+    asking.client.wait(message.id, until="sent", timeout=15)
+    account = system.query("SELECT public_id FROM account WHERE service_id = %s AND channel = 'sms'", asking.id)[0][0]
+    url = f"{system.url}/receipts/{account}"
+    form = {"MessageSid": "SM" + "1" * 32, "SmsStatus": "received", "From": "+56912340001", "Body": "Gracias"}
+    signed = signature("simulated", url, list(form.items())).decode()
+    with urlopen(Request(url, urlencode(form).encode(), {"X-Twilio-Signature": signed})) as answer:
+        assert answer.status == 200
+    callback = "SELECT status, options FROM message WHERE service_id = %s AND origin = 'callback'"
+    wait_for(lambda: [row[0] for row in system.query(callback, asking.id)] == ["sent"], 20, "the callback")
+    data = system.query(callback, asking.id)[0][1]["payload"]["data"]
+    assert (data["text"], data["from"], data["message_id"]) == ("Gracias", "+56912340001", str(message.id))
+
+
+def test_what_waits_for_an_account_that_is_down_goes_by_the_other(system: System) -> None:
+    channel, provider, _, *options = system.twilio()
+    shop = system.new_service(system.twilio())
+    dead = [word for option in (f"base_url=http://127.0.0.1:{any_free()}", *options) for word in ("--option", option)]
+    system.manage.run("account", "create", channel, provider, "dead", "--service", shop.name, *dead, "--json")
+    system.manage.run("route", "set", shop.name, "sms", "dead", f"sms-{shop.name}:0")
+    ids = shop.send_many(60, "sms")
+    shop.settled(60)
+    carried = "SELECT a.name, count(*) FROM message m JOIN account a ON a.id = m.account_id WHERE m.service_id = %s GROUP BY 1"
+    assert dict(system.query(carried, shop.id)) == {f"sms-{shop.name}": 60}
+    assert set(system.accepted(*ids)) == set(ids)
+    assert (
+        system.query("SELECT count(DISTINCT message_id) FROM reroute WHERE message_id = ANY(%s::uuid[])", ids)[0][0] > 0
+    )

@@ -6,10 +6,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from deliveries import diagnosis
+from deliveries.findings import Level
 from deliveries.management.command import Command as Base
 from deliveries.management.command import leave
 
-_EXIT = {diagnosis.Level.OK: 0, diagnosis.Level.DEGRADED: 3, diagnosis.Level.BROKEN: 1}
+_EXIT = {Level.OK: 0, Level.DEGRADED: 3, Level.BROKEN: 1}
 
 
 class Command(Base):
