@@ -1,4 +1,4 @@
-"""Stand-ins for vendors that nobody here wrote: installed from npm once, started on free ports, ended after the test.
+"""Stand-ins for vendors that nobody here wrote: installed from npm and PyPI once, started on free ports, ended after the test.
 
 Run by `./bin/test --doubles`. Twilio and Telegram are played from OpenAPI files in the folder $PROVIDER_SPECS:
 ``twilio/twilio_api_v2010.json`` (github.com/twilio/twilio-oai) and ``telegram/openapi.prism-ready.json``
@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -49,9 +50,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(arguments: list[str], port: int, log: Path) -> Iterator[None]:
-    """A Node.js process that listens on ``port``."""
-    with log.open("wb") as out, subprocess.Popen(["node", *arguments], stdout=out, stderr=out) as process:
+def started(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """A process that listens on ``port``."""
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
             _wait_for(port, process, log)
             yield
@@ -81,7 +82,7 @@ def prism(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
                 pytest.skip("PROVIDER_SPECS is not set: it names the folder with the vendors' OpenAPI files")
             port = free_port()
             command = modules / "@stoplight/prism-cli/dist/index.js"
-            arguments = [str(command), "mock", "-h", "127.0.0.1", "-p", str(port), str(Path(specs) / file)]
+            arguments = ["node", str(command), "mock", "-h", "127.0.0.1", "-p", str(port), str(Path(specs) / file)]
             running.enter_context(started(arguments, port, tmp_path_factory.mktemp("prism") / "log"))
             return f"http://127.0.0.1:{port}"
 
@@ -93,6 +94,28 @@ def maildev(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A mail server that parses what it gets; gives its SMTP port and the URL of its JSON."""
     smtp, web = free_port(), free_port()
     folder = tmp_path_factory.mktemp("maildev")
-    arguments = [str(modules / "maildev/bin/maildev"), "--ip", "127.0.0.1", "-s", str(smtp), "-w", str(web)]
+    arguments = ["node", str(modules / "maildev/bin/maildev"), "--ip", "127.0.0.1", "-s", str(smtp), "-w", str(web)]
     with started([*arguments, "--mail-directory", str(folder / "mails")], web, folder / "log"):
         yield smtp, f"http://127.0.0.1:{web}"
+
+
+@pytest.fixture(scope="session")
+def python_packages() -> Path:
+    """The folder with the commands of the packages from PyPI: an environment of their own, for they bring much along."""
+    wanted, home = HERE / "requirements.txt", FOLDER / "python"
+    installed = home / "installed.txt"
+    if not (installed.exists() and filecmp.cmp(wanted, installed, shallow=False)):
+        venv.create(home, clear=True, with_pip=True)
+        pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", str(wanted)], check=True)
+        shutil.copy(wanted, installed)
+    return home / "bin"
+
+
+@pytest.fixture(scope="session")
+def moto(python_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Plays AWS; gives its base URL."""
+    port = free_port()
+    command = [str(python_packages / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with started(command, port, tmp_path_factory.mktemp("moto") / "log"):
+        yield f"http://127.0.0.1:{port}"
