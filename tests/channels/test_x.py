@@ -1,4 +1,4 @@
-"""X: what is signed and asked for, what its codes and its windows mean, and what it posts."""
+"""X: what is signed and asked for, and what its codes and its windows mean."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ import pytest
 
 from channels.base import (
     ContentRefused,
-    Forged,
-    InboundRequest,
     InDoubt,
     Misconfigured,
     RecipientRefused,
     SendError,
     Throttled,
     Transient,
-    Unreadable,
 )
 from channels.http import HttpClient
 from channels.x import CODES, X
@@ -31,19 +28,8 @@ from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-URL = "https://chaski.example/receipts/1"
 SECRET = "kAcSOqF21Fu85e7zjz7ZN2U4ZRhfV3WpwPAoE3Z7kBw"
 TOKEN_SECRET = "LswwdoUaIvS8ltyTt5jkRh4J50vUPVVHtR2YPi5kE"
-EVENT = b'{"for_user_id":"2244994945","direct_message_events":[{"type":"message_create","id":"1"}]}'
-NO_EVENTS = {
-    "nothing": b"",
-    "an empty object": b"{}",
-    "a list": b"[]",
-    "a number": b"7",
-    "no text": b"\xff",
-    "another object": b'{"text":"x"}',
-    "a deep list": b"[" * 100_000,
-}
 
 EXPECTED: dict[type[SendError], str] = {
     Throttled: "88",
@@ -75,18 +61,6 @@ def no(status: int, said: dict[str, Any], *headers: str) -> bytes:
 def epoch(seconds: int) -> int:
     """So many seconds after ``AT``, as X tells times."""
     return int(AT.timestamp()) + seconds
-
-
-def hashed(data: bytes, secret: str = SECRET) -> str:
-    return "sha256=" + base64.b64encode(hmac.new(secret.encode(), data, hashlib.sha256).digest()).decode()
-
-
-def posted(body: bytes, signature: str) -> InboundRequest:
-    return InboundRequest("POST", URL, {"x-twitter-webhooks-signature": signature}, {}, body)
-
-
-def handshake(**query: str) -> InboundRequest:
-    return InboundRequest("GET", URL, {}, query, b"")
 
 
 def oauth(request: bytes) -> dict[str, str]:
@@ -299,54 +273,3 @@ class TestX(HttpContract):
 
     def test_it_keeps_to_fifteen_in_a_quarter_of_an_hour(self) -> None:
         assert str(X.rates(self.settings).account) == "15/900s"
-
-
-class TestWhatXPosts:
-    x = TestX.made()
-
-    def test_the_handshake_comes_back_signed(self) -> None:
-        assert json.loads(self.x.greet(handshake(crc_token="MGM1MTMy-9ca3_6b=", nonce="x")) or b"") == {
-            "response_token": hashed(b"MGM1MTMy-9ca3_6b=")
-        }
-        assert self.x.greet(posted(EVENT, "")) is None
-
-    @pytest.mark.parametrize(
-        "request_", [handshake(), handshake(crc_token=""), handshake(crc_token="x" * 257), handshake(crc_token="é")]
-    )
-    def test_a_get_that_holds_no_token_is_forged(self, request_: InboundRequest) -> None:
-        with pytest.raises(Forged):
-            self.x.greet(request_)
-
-    def test_nobody_gets_a_report_signed_by_calling_it_a_token(self) -> None:
-        with pytest.raises(Forged):
-            self.x.greet(handshake(crc_token=EVENT.decode()))
-
-    def test_a_signed_report_is_believed_as_often_as_it_comes_and_moves_nothing(self) -> None:
-        for _ in range(2):
-            request = posted(EVENT, hashed(EVENT))
-            self.x.verify(request)
-            assert self.x.parse(request) == []
-
-    @pytest.mark.parametrize(
-        "given",
-        [
-            "",
-            "sha256=",
-            hashed(EVENT, "another app's"),
-            hashed(EVENT + b" "),
-            hashed(EVENT).removeprefix("sha256="),
-            "\udcff\u20ac",
-        ],
-    )
-    def test_what_x_did_not_sign_is_forged(self, given: str) -> None:
-        with pytest.raises(Forged):
-            self.x.verify(posted(EVENT, given))
-
-    @pytest.mark.parametrize("body", [b'{"user_event":{"revoke":{}}}', b'{"data":{"event_type":"chat.received"}}'])
-    def test_events_of_other_kinds_move_nothing_either(self, body: bytes) -> None:
-        assert self.x.parse(posted(body, hashed(body))) == []
-
-    @pytest.mark.parametrize("kind", NO_EVENTS)
-    def test_what_is_no_event_is_unreadable(self, kind: str) -> None:
-        with pytest.raises(Unreadable):
-            self.x.parse(posted(NO_EVENTS[kind], hashed(NO_EVENTS[kind])))
