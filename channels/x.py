@@ -36,8 +36,8 @@ from channels.base import (
     Option,
     Outbound,
     Provider,
-    Receipt,
     RecipientRefused,
+    Reply,
     SendError,
     Throttled,
     Transient,
@@ -111,7 +111,7 @@ class X(Provider):
 
     name = "x"
     channels = ("x",)
-    receipts = True
+    replies = True
     #: https://docs.x.com/x-api/fundamentals/rate-limits; this is also its 1,440 in a day.
     usual_rates = Rates(Rate(15, _QUARTER_HOUR))
     options = (
@@ -214,15 +214,17 @@ class X(Provider):
                 "x-twitter-webhooks-signature does not match; is consumer_secret that of the app which reports?"
             )
 
-    def parse(self, request: InboundRequest) -> list[Receipt]:
-        """Nothing: none of X's events says what became of a message. Raises ``Unreadable`` for what is no event."""
+    def parse(self, request: InboundRequest) -> list[Reply]:
+        """What people write; none of X's events says what became of a message. Raises ``Unreadable`` for what is no event."""
         try:
             report = json.loads(request.body)
         except (ValueError, RecursionError) as error:
             raise Unreadable("the body is not JSON") from error
         if not isinstance(report, dict) or not any(name in report for name in _REPORTED):
             raise Unreadable(f"a report of X's is an object with one of {', '.join(_REPORTED)}")
-        return []
+        events, own = report.get("direct_message_events"), str(report.get("for_user_id"))
+        found = (_reply(each, own) for each in events if isinstance(each, dict)) if isinstance(events, list) else ()
+        return [reply for reply in found if reply is not None]
 
     def _signature(self, data: bytes) -> str:
         digest = hmac.new(self.settings["consumer_secret"].encode(), data, hashlib.sha256).digest()
@@ -231,6 +233,18 @@ class X(Provider):
 
 def _faults(outbound: Outbound) -> dict[str, str]:
     return {} if _ID.fullmatch(outbound.to) else {"to": "must be the numeric id of a user, 1 to 19 digits"}
+
+
+def _reply(event: Mapping[str, Any], own: str) -> Reply | None:
+    """One message of a person; None for the account's own, which are reported too, and for other events."""
+    made = event.get("message_create")
+    made = made if isinstance(made, dict) else {}
+    sender, said = made.get("sender_id"), made.get("message_data")
+    if not isinstance(event.get("id"), str) or not _ID.fullmatch(str(sender)) or sender == own:
+        return None
+    text = said.get("text") if isinstance(said, dict) else ""
+    at = moment(event.get("created_timestamp"), per_second=1000)
+    return Reply(f"reply:{event['id'][:300]}", str(sender), text if isinstance(text, str) else "", at=at)
 
 
 def _first(answer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from channels.telegram import Telegram
 from channels.twilio import Twilio
 from channels.vonage import Vonage
 from channels.whatsapp_cloud import WhatsAppCloud
+from channels.x import X
 from tests.channels.contract import Unused
 
 AT = datetime(2026, 11, 27, 12, 0, 1, tzinfo=UTC)
@@ -123,6 +124,18 @@ def test_vonage() -> None:
     told = {"msisdn": "56912345678", "to": "15550100", "messageId": "A1", "text": "Hola", "type": "text"}
     [found] = vonage.parse(posted({**told, "message-timestamp": "2026-11-27 12:00:01"}))
     assert found == Reply("reply:A1", "+56912345678", "Hola", at=AT)
+
+
+def test_x() -> None:
+    x = made(X, consumer_key="k", consumer_secret="s", access_token="1-t", access_token_secret="ts")
+
+    def event(sender: str) -> dict[str, Any]:
+        made = {"target": {"recipient_id": "1"}, "sender_id": sender, "message_data": {"text": "Hola"}}
+        return {"type": "message_create", "id": "77", "created_timestamp": str(EPOCH * 1000), "message_create": made}
+
+    report = {"for_user_id": "1", "direct_message_events": [event("1"), event("42"), {"id": 7}, "x"]}
+    assert x.parse(posted(report)) == [Reply("reply:77", "42", "Hola", at=AT)]
+    assert x.parse(posted({"for_user_id": "1", "tweet_create_events": []})) == []
 
 
 def update(**message: Any) -> dict[str, Any]:
