@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from bisect import bisect_left
+from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from config import processes
+from tests.faults.evidence import Evidence
 from tests.processes.system import System, wait_for
 
 pytestmark = pytest.mark.processes
-RATE, COUNT = 60, 240
 
 
 def times(system: System, ids: set[str]) -> list[datetime]:
@@ -20,18 +23,39 @@ def times(system: System, ids: set[str]) -> list[datetime]:
     return sorted(datetime.fromisoformat(line["time"]) for line in lines if line["message_id"] in ids)
 
 
-def test_the_rate_is_used_up_and_never_more(system: System) -> None:
-    shop = system.new_service((*system.twilio(), f"rate={RATE}/s"))
-    ids = {str(message_id) for message_id in shop.send_many(COUNT)}
-    wait_for(lambda: len(times(system, ids)) == COUNT, 30, "all of them at the simulator")
+def sent_at_a_rate(system: System, count: int, rate: int) -> tuple[float, int]:
+    """How much of an account's ``rate`` (a second) was used, and by how many workers; never more of it in any second."""
+    shop = system.new_service((*system.twilio(), f"rate={rate}/s"))
+    ids = {str(message_id) for message_id in shop.send_many(count)}
+    wait_for(lambda: len(times(system, ids)) == count, 60, "all of them at the simulator")
     seen = times(system, ids)
-    took = (seen[-1] - seen[0]).total_seconds()
-    for start in seen:
-        within = sum(1 for moment in seen if 0 <= (moment - start).total_seconds() < 1.0)
-        assert within <= RATE * 1.05 + 1
-    assert (COUNT - 1) / took >= 0.9 * RATE, "a busy machine may take a little"
-    workers = system.query("SELECT DISTINCT worker FROM attempt WHERE message_id = ANY(%s::uuid[])", sorted(ids))
-    assert workers, "whoever sent them"
+    for number, start in enumerate(seen):
+        until = bisect_left(seen, start + timedelta(seconds=1))
+        assert until - number <= rate * 1.05 + 1
+    workers = system.query("SELECT count(DISTINCT worker) FROM attempt WHERE message_id = ANY(%s::uuid[])", sorted(ids))
+    return (count - 1) / (seen[-1] - seen[0]).total_seconds() / rate, int(workers[0][0])
+
+
+def test_the_rate_is_used_up_and_never_more(system: System) -> None:
+    used, _ = sent_at_a_rate(system, 240, 60)
+    assert used >= 0.9, "a busy machine may take a little"
+
+
+@pytest.mark.thorough
+@pytest.mark.faults
+@pytest.mark.row(
+    "-", "eight workers, one account of 100 a second", "no second has more than 105; 95% of the rate is used"
+)
+def test_eight_workers_keep_one_rate_together(tmp_path: Path, seen: Evidence) -> None:
+    with System(tmp_path) as system:
+        for number in range(3, 9):
+            system.supervisor.start(processes.worker(number))
+        beating = "SELECT count(*) FROM heartbeat WHERE kind = 'worker'"
+        wait_for(lambda: system.query(beating) == [(8,)], 90, "eight workers")
+        used, workers = sent_at_a_rate(system, 1_500, 100)
+    assert workers > 4
+    assert used >= 0.95
+    seen(f"{used:.1%} of the rate used, by {workers} workers")
 
 
 def test_one_person_is_written_to_at_their_own_rate(system: System) -> None:
