@@ -100,7 +100,6 @@ def maildev(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
 def python_packages() -> Path:
     """The folder with the commands of the packages from PyPI: an environment of their own, for they bring much along."""
     wanted, home = HERE / "requirements.txt", FOLDER / "python"
@@ -119,11 +118,13 @@ def moto(python_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     port = free_port()
     command = [str(python_packages / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     with started(command, port, tmp_path_factory.mktemp("moto") / "log"):
-=======
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
 def push_service(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A push service and the browsers behind it, which check the signature and decrypt what they get; gives its URL."""
     port = free_port()
-    arguments = [str(modules / "web-push-testing/src/bin/server.js"), str(port)]
-    with started(arguments, port, tmp_path_factory.mktemp("web-push-testing") / "log"):
->>>>>>> 5d66cba (Try web push against web-push-testing, whose encryption and signatures are not ours)
+    command = ["node", str(modules / "web-push-testing/src/bin/server.js"), str(port)]
+    with started(command, port, tmp_path_factory.mktemp("web-push-testing") / "log"):
         yield f"http://127.0.0.1:{port}"
