@@ -179,13 +179,13 @@ def test_periodic_work_is_done_once_per_slot_however_often_it_is_rung(
 
 
 @pytest.mark.thorough
-@row("F26", "two beats for two minutes", "periodic work once per slot")
+@row("F26", "two beats over the turn of a minute", "periodic work once per slot")
 def test_two_beats_do_the_work_of_one(system: FaultSystem, seen: Evidence) -> None:
     second = replace(processes.beat(str(system.home / "beat2-schedule")), name="beat2")
     system.supervisor.start(second)
     try:
         before = periodic(system)
-        wait_for(lambda: periodic(system, before)[0] >= 4, 200, "two runs from each beat")
+        wait_for(lambda: periodic(system, before)[0] >= 3, 200, "two runs from one beat and one from the other")
     finally:
         system.supervisor.end("beat2")
     runs, works, minutes = wait_for(lambda: once_per_minute(system, before), 10, "each minute's work done once")
