@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from email.encoders import encode_base64
+from email.mime.base import MIMEBase
 from importlib import import_module
 from io import BytesIO
 from typing import Any
@@ -20,6 +22,7 @@ from requests import PreparedRequest, Request, RequestException, Response
 from channels import anymail_receipts, email_message, rules
 from channels.answers import by_status, is_success, retry_after, unreadable, wait_seconds
 from channels.anymail_esps import ESPS
+from channels.attachments import Attachment, Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     ContentRefused,
@@ -36,6 +39,7 @@ from channels.base import (
     Transient,
 )
 from channels.email_message import Letterhead, Mailbox, mailbox
+from channels.email_parts import content_of
 from channels.http import HttpClient, HttpResponse
 from channels.rates import Rates
 
@@ -76,6 +80,8 @@ class Anymail(Provider):
         Option("base_url", "where the API is, if not where anymail knows it; postal and unisender_go need it"),
     )
     message_options = email_message.MESSAGE_OPTIONS
+    #: The least of them takes 10 MB for a whole mail: https://postmarkapp.com/support/article/1056
+    takes = Takes(Carriage.ENCLOSED, 20, dict.fromkeys(Kind, 7_000_000), 7_000_000)
 
     def __init__(self, settings: Mapping[str, str], http: HttpClient) -> None:
         super().__init__(settings, http)
@@ -120,6 +126,8 @@ class Anymail(Provider):
         """Hand the mail to the ESP. Raises a ``SendError``."""
         rules.insist(email_message.faults(outbound))
         message = self._message(outbound)
+        for each in outbound.attachments:
+            message.attach(_part(each, await content_of(each)))
         payload, request = self._request(message, outbound)
         response = await self.http.request(
             request.method or "POST",
@@ -214,6 +222,18 @@ class Anymail(Provider):
     def _shown(self, text: str, outbound: Outbound) -> str:
         """An ESP's words without our secrets and without the address, which it repeats, some in lower case."""
         return re.sub(re.escape(outbound.to), "[recipient]", self.redact(text), flags=re.IGNORECASE)
+
+
+def _part(attachment: Attachment, content: bytes) -> MIMEBase:
+    """A file as anymail reads it."""
+    part = MIMEBase(*attachment.content_type.split("/", 1))
+    part.set_payload(content)
+    encode_base64(part)
+    shown = "inline" if attachment.content_id else "attachment"
+    part.add_header("Content-Disposition", shown, filename=("utf-8", "", attachment.name))
+    if attachment.content_id:
+        part["Content-ID"] = f"<{attachment.content_id}>"
+    return part
 
 
 def _backend(settings: Mapping[str, str]) -> Any:

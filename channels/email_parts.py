@@ -9,6 +9,7 @@ from secrets import token_hex
 from urllib.parse import quote
 
 from channels.attachments import Attachment
+from channels.errors import ContentRefused
 
 #: An attachment with its bytes.
 File = tuple[Attachment, bytes]
@@ -21,6 +22,13 @@ _CONTENT_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 _PLAIN_NAME = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9._()+,=@-]+(?: [A-Za-z0-9._()+,=@-]+)*")
 _BREAK = b"\r\n"
 _LINE = 76
+
+
+async def content_of(attachment: Attachment) -> bytes:
+    """The bytes of a file that a mail carries. Raises a ``SendError``: a row may name one that is known by its URL alone."""
+    if attachment.read is None:
+        raise ContentRefused("file_by_url", "a mail carries the file itself, and this one is known by its URL alone")
+    return await attachment.read()
 
 
 def with_files(bodies: Sequence[Part], files: Sequence[File]) -> bytes:

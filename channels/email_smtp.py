@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from aiosmtplib import SMTPConnectError, SMTPException, SMTPNotSupported, SMTPResponseException
 
 from channels import email_message
-from channels.attachments import Attachment, Carriage, Kind, Takes
+from channels.attachments import Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     ContentRefused,
@@ -31,6 +31,7 @@ from channels.base import (
     SendError,
 )
 from channels.email_message import Letterhead, Mailbox, mailbox
+from channels.email_parts import content_of
 from channels.http import HttpClient
 from channels.smtp_connections import Connections, Server
 from channels.smtp_dialogue import Envelope
@@ -140,7 +141,7 @@ class Smtp(Provider):
     async def _mail(self, outbound: Outbound, to: Mailbox) -> bytes:
         if not outbound.attachments:
             return email_message.compose(outbound, to, self._head)
-        files = [(each, await _content(each)) for each in outbound.attachments]
+        files = [(each, await content_of(each)) for each in outbound.attachments]
         # Megabytes of base64 take longer than others on this loop should wait.
         return await asyncio.to_thread(email_message.compose, outbound, to, self._head, files)
 
@@ -167,12 +168,6 @@ class Smtp(Provider):
         """A server's words on one line, without our password and without the address that it repeats."""
         line = " ".join(text.encode(errors="replace").decode().split())
         return self.redact(line).replace(outbound.to, "[recipient]")
-
-
-async def _content(attachment: Attachment) -> bytes:
-    if attachment.read is None:
-        raise ContentRefused("file_by_url", "a mail carries the file itself, and this one is known by its URL alone")
-    return await attachment.read()
 
 
 def _recipient(outbound: Outbound) -> Mailbox:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from channels.base import (
 from channels.http import HttpClient
 from channels.rates import Rate
 from tests.channels.anymail_accounts import KEY, TAKEN, TO, account
-from tests.channels.contract import MESSAGE_ID
+from tests.channels.contract import MESSAGE_ID, attachment
 from tests.channels.http_contract import HttpContract
 from tests.channels.wire import Server, answer, answers
 
@@ -72,6 +74,21 @@ class TestAnymail(HttpContract):
         for part in (b"orders", b"ana", b"example.com", b"Order"):
             assert part in asked
         assert (MESSAGE_ID.encode() in asked) is (esp != "mailersend")
+
+    async def test_files_go_along_with_their_names_and_ids(self, server: Server, http: HttpClient) -> None:
+        async def read() -> bytes:
+            return b"\x00pdf"
+
+        guide = replace(attachment("application/pdf", name="gu\u00eda.pdf"), read=read)
+        logo = replace(attachment("image/png", name="logo.png"), read=read, content_id="logo@shop")
+        _, _, asked = await self.sent(server, http, "postmark", attachments=(guide, logo))
+        found = json.loads(asked)["Attachments"]
+        assert [(each["Name"], each["ContentType"]) for each in found] == [
+            ("gu\u00eda.pdf", "application/pdf"),
+            ("logo.png", "image/png"),
+        ]
+        assert {each["Content"] for each in found} == {b64encode(b"\x00pdf").decode()}
+        assert found[1]["ContentID"] == "cid:logo@shop"
 
     async def test_a_mail_to_postmark_holds_all_that_it_should(self, server: Server, http: HttpClient) -> None:
         options = {"reply_to": "Ana <answers@shop.example>", "headers": {"X-Order": "7"}}
