@@ -18,7 +18,9 @@ class Wish(StrEnum):
     START = "start"
 
 
-_STOP = frozenset({"stop", "stopall", "unsubscribe", "optout", "baja", "darse de baja", "alto", "no molestar"})
+_STOP = frozenset(
+    {"stop", "stopall", "stop all", "unsubscribe", "optout", "opt out", "baja", "darse de baja", "alto", "no molestar"}
+)
 #: Words that an SMS to a number means as the law has them (47 CFR 64.1200(a)(10)), and that mean something else in a chat:
 #: "cancel" my order, the "end" of it.
 _STOP_BY_SMS = frozenset({"cancel", "end", "quit", "revoke", "cancelar", "fin", "parar"})

@@ -56,6 +56,13 @@ FROM message m CROSS JOIN LATERAL (SELECT m.ordering_key <> '' AND EXISTS (
 WHERE m.id = %(id)s
 """
 
+#: Its files are needed for as long as it may go out now, as at its acceptance.
+KEEP_FILES = """
+UPDATE file SET kept_until = greatest(kept_until, m.expires_at + interval '31 days')
+FROM message m CROSS JOIN LATERAL jsonb_array_elements(coalesce(m.content -> 'attachments', '[]')) AS a
+WHERE m.id = %(id)s AND file.id = (a ->> 'id')::uuid AND kept_until < m.expires_at + interval '30 days'
+"""
+
 FREE = """
 UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0, expires_at = %(expires_at)s
 WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
@@ -106,6 +113,7 @@ def redeliver(message: Message, *, actor: str, reason: str = "") -> None:
                 f"it is {message.status}; only a failed, undelivered or expired message can be redelivered"
             )
         cursor.execute(PUT_BACK, {"id": message.pk})
+        cursor.execute(KEEP_FILES, {"id": message.pk})
         audit(actor, "redeliver", str(message.pk), reason)
     doorbell.ring(message.channel, Lane(LANES[message.lane]), [message.pk])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from threading import Lock
 from typing import Any
@@ -23,6 +23,8 @@ from deliveries.postgresql.prepared import prepared, single_statement
 
 #: What nobody names is kept for a week, and what a message names for a month longer than that may go out: for its repeats.
 UNUSED, AFTERWARDS = timedelta(days=7), timedelta(days=30)
+#: More than that at once, so that the next ten thousand messages with the same file find nothing to do.
+AHEAD = timedelta(days=31)
 #: Vendors fetch within seconds, some once more when the message is opened.
 URL_DAYS = 7
 _SALT = "chaski.file"
@@ -36,7 +38,7 @@ ON CONFLICT (service_id, sha256, name, content_type)
 RETURNING id
 """
 EXTEND = """
-UPDATE file SET kept_until = %(until)s::timestamptz + %(afterwards)s
+UPDATE file SET kept_until = %(until)s::timestamptz + %(ahead)s
 WHERE id = ANY(%(ids)s::uuid[]) AND service_id = %(service)s AND kept_until < %(until)s::timestamptz + %(afterwards)s
 """
 #: After ``EXTEND``, in a statement of its own: it must not see a file that was removed meanwhile.
@@ -120,7 +122,7 @@ class Shelf:
             return {each: kept for each, kept in known if kept is not None and kept.kept_until >= until}
 
     def _looked_up(self, service_id: int, ids: list[UUID], until: datetime) -> dict[UUID, Kept]:
-        given = {"service": service_id, "ids": ids, "until": until, "afterwards": AFTERWARDS}
+        given = {"service": service_id, "ids": ids, "until": until, "afterwards": AFTERWARDS, "ahead": AHEAD}
         with prepared() as cursor:
             cursor.execute(EXTEND, given)
             cursor.execute(FIND, given)
@@ -137,15 +139,21 @@ shelf = Shelf()
 
 def url_of(file_id: UUID, name: str) -> str:
     """Where anybody who has this URL can fetch the file for some days. It ends in the file's name, which vendors go by."""
-    token = signing.dumps(file_id.hex, salt=_SALT)
+    today = (
+        datetime.now(UTC).date().toordinal()
+    )  # the same URL all day, so that vendors and proxies may keep what they got
+    token = signing.Signer(salt=_SALT).sign_object([file_id.hex, today])
     return f"{settings.CHASKI_PUBLIC_URL}/files/{token}/{quote(name, safe='')}"
 
 
 def read(token: str) -> Content | None:
     """The file that ``url_of`` was asked for; None for a token that is not ours or too old, and for a file that is gone."""
     try:
-        file_id = UUID(signing.loads(token, salt=_SALT, max_age=timedelta(days=URL_DAYS)))
+        given, day = signing.Signer(salt=_SALT).unsign_object(token)
+        file_id, age = UUID(given), datetime.now(UTC).date().toordinal() - day
     except (signing.BadSignature, ValueError, TypeError, AttributeError):
+        return None
+    if not 0 <= age <= URL_DAYS:
         return None
     with prepared() as cursor:
         cursor.execute(READ, {"id": file_id}, binary=True)

@@ -30,6 +30,16 @@ FORGET_REROUTES = """
 DELETE FROM reroute WHERE id IN (
     SELECT id FROM reroute WHERE at < chaski_now() - interval '90 days' ORDER BY at LIMIT 5000)
 """
+#: What people wrote, and when they last did. The services have it.
+FORGET_REPLIES = """
+DELETE FROM reply WHERE id IN (
+    SELECT id FROM reply WHERE received_at < chaski_now() - interval '400 days' ORDER BY received_at LIMIT 5000)
+"""
+FORGET_CONTACTS = """
+DELETE FROM contact WHERE (account_id, person) IN (
+    SELECT account_id, person FROM contact WHERE replied_at < chaski_now() - interval '400 days' LIMIT 5000)
+"""
+FORGET_CODES = "DELETE FROM unmapped_code WHERE last_at < chaski_now() - interval '180 days'"
 PARTITIONS = "SELECT chaski_ensure_partitions(3)"
 
 
@@ -54,6 +64,12 @@ def run() -> dict[str, int]:
             done["heartbeats"] = cursor.rowcount
             cursor.execute(FORGET_PARKED)
             done["parked"] = cursor.rowcount
+            cursor.execute(FORGET_REPLIES)
+            done["replies"] = cursor.rowcount
+            cursor.execute(FORGET_CONTACTS)
+            done["contacts"] = cursor.rowcount
+            cursor.execute(FORGET_CODES)
+            done["unmapped_codes"] = cursor.rowcount
             cursor.execute(FORGET_BREAKERS)
             done["breaker_changes"] = cursor.rowcount
     done["at"] = int(datetime.now(UTC).timestamp())

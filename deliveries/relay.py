@@ -22,11 +22,10 @@ from django.db import close_old_connections
 from chaski.vocabulary import Lane
 from deliveries import callbacks, heartbeat, receipts, replies
 from deliveries.conf import timings
-from deliveries.delivery import leases, sweep
+from deliveries.delivery import leases, reroute, sweep
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.heads import Heads
-from deliveries.delivery.reroute import Reroute
 from deliveries.doorbell import BROKER_ERRORS, Bell, Publisher, ring_bare
 from deliveries.lineage import guard, unless_held
 from deliveries.models.messages import LANES
@@ -76,7 +75,6 @@ class Relay:
     _connection: EngineConnection = field(default_factory=EngineConnection)
     _publisher: Publisher = field(default_factory=Publisher)
     _heads: Heads = field(default_factory=Heads)
-    _reroute: Reroute = field(default_factory=Reroute)
     _swept_at: float = float("-inf")
     _beat_at: float = float("-inf")
     _complained: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -120,10 +118,9 @@ class Relay:
     def apply_receipts(self, connection: EngineConnection) -> int:
         """Apply the receipts that wait, until a look finds less than a page of them; how many were looked at."""
         seen = 0
-        with self._kept_apart("replies"):
-            self._once("replies", replies.apply, connection)
         with self._kept_apart("receipts"):
             while not self.stopping.is_set():
+                self._apply_replies(connection)  # before each page: among them is who asks to be left alone
                 page = self._once("receipts", lambda cursor: receipts.apply(cursor, PAGE).seen, connection)
                 seen += page
                 if page < PAGE:
@@ -131,6 +128,11 @@ class Relay:
         if seen:
             log.info("relay_did", job="receipts", rows=seen)
         return seen
+
+    def _apply_replies(self, connection: EngineConnection) -> None:
+        with self._kept_apart("replies"):
+            while self._once("replies", replies.apply, connection) == replies.PAGE:
+                pass
 
     def close(self) -> None:
         """Give back both connections."""
@@ -146,7 +148,7 @@ class Relay:
                 self._once("watch", leases.watch, self._connection)
             self._job("end_leases", unless_held(sweep.end_leases))
             self._job("expire", unless_held(sweep.expire))
-            self._job("reroute", unless_held(self._reroute.look))
+            self._job("reroute", unless_held(reroute.look))
             self._job("unblock", unless_held(self._heads.unblock))
         self._ring()
         self._make_callbacks()

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 CONVERSATION_DAYS = 30
 #: Who sets and lifts what people asked for by a word. A suppression that somebody else set is not lifted by a word.
 ACTOR = "recipient"
-TEXT_LIMIT, FILES_LIMIT = 20_000, 20
+TEXT_LIMIT, FILES_LIMIT, PAGE = 20_000, 20, 200
 
 STORE = """
 INSERT INTO reply (account_id, event_id, channel, sender, name, text, files, answers, at, wish)
@@ -55,7 +55,7 @@ LEFT JOIN LATERAL (
         AND t.account_id = r.account_id LIMIT 1) answered ON true
 LEFT JOIN LATERAL (
     SELECT m.id, m.service_id FROM message m WHERE answered.message_id IS NULL AND m.recipient = r.sender
-        AND m.account_id = r.account_id
+        AND m.account_id = r.account_id AND m.sent_at IS NOT NULL
         AND m.id >= uuid7_floor(r.received_at - make_interval(days => %(days)s))
     ORDER BY m.id DESC LIMIT 1) latest ON true
 """
@@ -78,21 +78,31 @@ GROUP BY account_id, person ORDER BY account_id, person
 ON CONFLICT (account_id, person) DO UPDATE SET replied_at = greatest(contact.replied_at, excluded.replied_at)
 """
 
-SUPPRESS = """
+#: Has the person asked for the contrary since? Vendors repeat what we could not take, so that words come out of order.
+_SINCE = """
+EXISTS (SELECT FROM reply l JOIN account a ON a.id = l.account_id WHERE l.sender = %(person)s AND l.channel = %(channel)s
+    AND a.service_id IS NOT DISTINCT FROM %(service)s::int AND l.wish = %(contrary)s
+    AND least(coalesce(l.at, l.received_at), l.received_at) > %(at)s)
+"""
+#: One at a time applies replies, so that two words of one person are heeded in their order.
+ALONE = "SELECT pg_try_advisory_xact_lock(hashtextextended('chaski.replies', 0))"
+
+SUPPRESS = f"""
 WITH made AS (
     INSERT INTO suppression (service_id, channel, recipient, reason, actor)
-    VALUES (%(service)s, %(channel)s, %(person)s, %(reason)s, %(actor)s) ON CONFLICT DO NOTHING RETURNING 1
+    SELECT %(service)s, %(channel)s, %(person)s, %(reason)s, %(actor)s WHERE NOT {_SINCE}
+    ON CONFLICT DO NOTHING RETURNING 1
 )
 INSERT INTO audit (actor, action, target, reason, detail)
-SELECT %(actor)s, 'suppress', %(target)s, %(reason)s, '{}' FROM made
+SELECT %(actor)s, 'suppress', %(target)s, %(reason)s, '{{}}' FROM made
 """
-LIFT = """
+LIFT = f"""
 WITH gone AS (
     DELETE FROM suppression WHERE service_id IS NOT DISTINCT FROM %(service)s::int AND channel = %(channel)s
-        AND recipient = %(person)s AND actor = %(actor)s RETURNING 1
+        AND recipient = %(person)s AND actor = %(actor)s AND NOT {_SINCE} RETURNING 1
 )
 INSERT INTO audit (actor, action, target, reason, detail)
-SELECT %(actor)s, 'unsuppress', %(target)s, %(reason)s, '{}' FROM gone
+SELECT %(actor)s, 'unsuppress', %(target)s, %(reason)s, '{{}}' FROM gone
 """
 
 
@@ -131,11 +141,15 @@ def _row(account_id: int, reply: Reply) -> dict[str, Any]:
     }
 
 
-def apply(cursor: Cursor, rows: int = 200) -> int:
+def apply(cursor: Cursor, rows: int = PAGE) -> int:
     """Tie up to ``rows`` stored replies to their conversations and heed what they ask for; how many. In the caller's transaction.
 
-    Any number of processes may: each reply is locked by one. One that belongs to nobody's conversation is kept all the same.
+    One process at a time does, and whoever finds another at it leaves it to that one (0). One that belongs to nobody's
+    conversation is kept all the same.
     """
+    cursor.execute(ALONE)
+    if not cursor.fetchone()[0]:
+        return 0
     cursor.execute(WAITING, {"rows": rows})
     waiting = [_normalised(Waiting(*row)) for row in cursor.fetchall()]
     if not waiting:
@@ -152,7 +166,7 @@ def _apply(cursor: Cursor, waiting: Sequence[Waiting]) -> None:
     met = [{"account_id": each.account_id, "person": each.sender, "replied_at": each.at} for each in waiting]
     cursor.execute(MET, {"rows": as_json(met)})
     marks = [_mark(each, *found[each.id]) for each in waiting]
-    for each in sorted(waiting, key=lambda each: (each.channel, each.sender, each.id)):
+    for each in sorted(waiting, key=lambda each: (each.channel, each.sender, each.at, each.id)):
         _heed(cursor, each)
     cursor.execute(MARK, {"rows": as_json(marks), "ids": [each.id for each in waiting]})
 
@@ -169,7 +183,7 @@ def _normalised(reply: Waiting) -> Waiting:
 def _mark(reply: Waiting, message_id: UUID | None, service_id: int | None) -> dict[str, Any]:
     return {
         "id": reply.id,
-        "wish": wish(reply.text, reply.channel) or "",
+        "wish": _wish(reply) or "",
         "sender": reply.sender,
         # An account's own service hears what comes to it, whoever wrote first.
         "service_id": service_id if reply.owner is None else reply.owner,
@@ -177,9 +191,14 @@ def _mark(reply: Waiting, message_id: UUID | None, service_id: int | None) -> di
     }
 
 
+def _wish(reply: Waiting) -> Wish | None:
+    """A member of a group does not speak for all of it; Telegram's groups have negative ids."""
+    return None if reply.sender.startswith("-") else wish(reply.text, reply.channel)
+
+
 def _heed(cursor: Cursor, reply: Waiting) -> None:
     """A word to an account that services share is meant for all who write from there."""
-    asked = wish(reply.text, reply.channel)
+    asked = _wish(reply)
     if asked is None:
         return
     given = {
@@ -189,6 +208,8 @@ def _heed(cursor: Cursor, reply: Waiting) -> None:
         "reason": f"answered {' '.join(reply.text.split())[:40]!r} (reply {reply.id})",
         "actor": ACTOR,
         "target": f"{reply.channel}:suppression",
+        "contrary": str(Wish.START if asked is Wish.STOP else Wish.STOP),
+        "at": reply.at,
     }
     cursor.execute(SUPPRESS if asked is Wish.STOP else LIFT, given)
     log.info("wish_heeded", reply=reply.id, account=reply.account_id, wish=str(asked))

@@ -13,7 +13,7 @@ from threading import Lock
 from django.db import connection
 
 from deliveries.conf import timings
-from deliveries.models import Account, Route, Service
+from deliveries.models import Account, Pause, Route, Service
 
 #: Between two new messages of one process that see whether an account is up again.
 _TRY_SECONDS = 5.0
@@ -62,6 +62,7 @@ class RoutingTable:
         self._routes: tuple[RouteRef, ...] = ()
         #: Accounts that are down, each with the moment from which it may be tried.
         self._down: dict[int, float] = {}
+        self._paused: frozenset[int] = frozenset()
 
     def forget(self) -> None:
         """Read again at the next question."""
@@ -103,11 +104,14 @@ class RoutingTable:
         routes = [route for route in own if route.account_id in usable]
         if not routes:
             return None
+        first = min(route.position for route in routes)
         for position in sorted({route.position for route in routes}):
-            up = [route for route in routes if route.position == position and self._may_be_tried(route.account_id)]
+            equals = [route for route in routes if route.position == position]
+            up = [route for route in equals if self._may_be_tried(route.account_id)]
+            if position > first or len(up) < len(equals):  # somebody stands in, and whoever is paused does not
+                up = [route for route in up if route.account_id not in self._paused]
             if up:
                 return usable[_by_weight(up).account_id]
-        first = min(route.position for route in routes)
         return usable[_by_weight([route for route in routes if route.position == first]).account_id]
 
     def _may_be_tried(self, account_id: int) -> bool:
@@ -145,6 +149,8 @@ class RoutingTable:
                 for row in Route.objects.values_list("service_id", "channel", "account_id", "weight", "position")
             )
             self._down = self._still_down()
+            paused = Pause.objects.filter(scope="account").values_list("value", flat=True)
+            self._paused = frozenset(int(value) for value in paused if value.isdecimal())
             self._read_at = time.monotonic()
 
     def _still_down(self) -> dict[int, float]:

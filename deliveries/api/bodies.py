@@ -74,7 +74,7 @@ def bytes_of(request: Request, limit: int) -> bytes:
 def of_a_stranger(request: HttpRequest, limit: int) -> bytes:
     """The body of somebody unknown, at most ``limit`` bytes in a few seconds. Raises ``Problem`` 413 for more, 400 where it
     was cut off or came too slowly; the connection ends with that answer."""
-    with _ended_after(request, READ_SECONDS):
+    with ended_after(request, READ_SECONDS):
         body = _bounded(request, limit)
     if body is None:
         _end(request)
@@ -96,7 +96,7 @@ def _bounded(request: HttpRequest, limit: int) -> bytes | None:
 def _drain(request: HttpRequest) -> None:
     """Read what else comes, up to a bound: whoever is answered while it still sends meets a reset instead of the answer."""
     stream = _stream_of(request)
-    with suppress(Problem), _ended_after(request, DRAIN_SECONDS) as over:
+    with suppress(Problem), ended_after(request, DRAIN_SECONDS) as over:
         for _ in range(DRAINED_BYTES // PIECE_BYTES):
             if over.is_set() or not _read(stream, PIECE_BYTES):
                 return
@@ -104,7 +104,7 @@ def _drain(request: HttpRequest) -> None:
 
 
 @contextmanager
-def _ended_after(request: HttpRequest, seconds: float) -> Iterator[threading.Event]:
+def ended_after(request: HttpRequest, seconds: float) -> Iterator[threading.Event]:
     """Let no read in the block wait for longer; the event tells that it is over.
 
     A time-out on the socket would begin anew with every byte that trickles in.

@@ -56,21 +56,20 @@ class Enclosures:
     async def room(self, outbound: Outbound, provider: Provider, deadline: float) -> AsyncIterator[None]:
         """Wait until the process has memory for what ``outbound`` encloses, and hold it for the length of the block.
 
-        Waits for half of the time until ``deadline`` (the loop's), so that enough is left for the call. Raises ``NotSent``.
+        Waits no longer than leaves the provider its time until ``deadline`` (the loop's). Raises ``NotSent``.
         """
         enclosed = provider.takes is not None and provider.takes.carriage is Carriage.ENCLOSED
         needed = min(ROOM_BYTES, TIMES * sum(each.size or 0 for each in outbound.attachments)) if enclosed else 0
-        await self._take(needed, deadline)
+        await self._take(needed, deadline - provider.call_seconds)
         try:
             yield
         finally:
             self._free += needed
             self._freed.set()
 
-    async def _take(self, needed: int, deadline: float) -> None:
-        now = asyncio.get_running_loop().time()
+    async def _take(self, needed: int, until: float) -> None:
         try:
-            async with asyncio.timeout_at(now + (deadline - now) / 2):
+            async with asyncio.timeout_at(until):
                 while self._free < needed:
                     self._freed.clear()
                     await self._freed.wait()

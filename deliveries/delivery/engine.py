@@ -23,6 +23,7 @@ from deliveries import lineage
 from deliveries.conf import limits, timings
 from deliveries.delivery.accounts import Accounts, LiveAccount
 from deliveries.delivery.begin import Begun
+from deliveries.delivery.breakers import OUR_OWN
 from deliveries.delivery.claim import Claimed, Taken
 from deliveries.delivery.claims import Claims
 from deliveries.delivery.crashes import crash_point
@@ -238,7 +239,7 @@ class Engine:
         began, bad = max(message.start, time.monotonic()), True
         try:
             outcome = await send(message, account, self.loop.time() + started + seconds - time.monotonic(), started)
-            bad = outcome.error_class in OVERLOADED or outcome.account_wide
+            bad = outcome.account_wide or (outcome.error_class in OVERLOADED and outcome.code not in OUR_OWN)
         finally:
             window.answered(message.account_id, time.monotonic() - began, bad=bad)
         if account.provider is not None and account.provider.one_host:

@@ -1,7 +1,8 @@
 """Failover: what waits for an account that is down goes to the next one of its service's routes, and a row says why.
 
 Called by the relay with its sweep; any number of relays may look. Moved is only what has surely not reached anybody: a message
-with an attempt in doubt stays where its provider may know it, and one that named its account stays because it was asked to.
+with an attempt that may have arrived stays where its provider may know it, and one that named its account stays because it
+was asked to. What stays is pinned, so that it is not looked at again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,29 +22,33 @@ from deliveries.intake import attachments
 from deliveries.sql import Cursor, as_json
 
 log = structlog.get_logger(__name__)
-#: Rows of one look, through one account and lane.
-PAGE = 500
+#: Messages of one look: each may hold a megabyte, and nobody claims them meanwhile.
+PAGE = 100
 
-#: An account whose breaker closes again within seconds is not left for another.
+#: An account whose breaker closes again within seconds is not left for another, nor one that an operator has paused.
 DOWN = """
-SELECT account_id, 'its breaker is open' FROM breaker
-WHERE opened_at < chaski_now() - make_interval(secs => %(patience)s)
-UNION ALL
-SELECT id, 'it was stopped: ' || stopped_reason FROM account WHERE stopped_at IS NOT NULL
+SELECT id, reason FROM (
+    SELECT account_id AS id, 'its breaker is open' AS reason FROM breaker
+    WHERE opened_at < chaski_now() - make_interval(secs => %(patience)s)
+    UNION ALL
+    SELECT id, 'it was stopped: ' || stopped_reason FROM account WHERE stopped_at IS NOT NULL
+) AS down WHERE NOT EXISTS (SELECT FROM pause WHERE scope = 'account' AND value = down.id::text)
 """
 ROUTES = """
-SELECT r.service_id, r.channel, r.account_id, r.weight, r.position, a.provider
+SELECT r.service_id, r.channel, r.account_id, r.weight, r.position, a.provider,
+    a.stopped_at IS NOT NULL OR EXISTS (SELECT FROM breaker b WHERE b.account_id = a.id)
+        OR EXISTS (SELECT FROM pause WHERE scope = 'account' AND value = a.id::text)
 FROM route r JOIN account a ON a.id = r.account_id
 WHERE (r.service_id, r.channel) IN (SELECT service_id, channel FROM route WHERE account_id = ANY(%(down)s))
 """
-#: A message that came a moment ago may be the one that an open breaker is probed with.
+#: A message that came a moment ago may be the one that an open breaker is probed with. One whose row somebody holds waits alone.
 TAKE = """
-SELECT p.message_id, p.due_at, p.pinned OR p.blind_count > 0 OR p.suspicion > 0, m.content, m.options, m.metadata, m.recipient
+SELECT p.message_id, m.in_doubt_count > 0, m.content, m.options, m.metadata, m.recipient
 FROM (SELECT * FROM pending WHERE channel = %(channel)s AND lane = %(lane)s AND service_id = %(service)s
-          AND account_id = %(account)s AND NOT blocked AND due_at > %(after)s
+          AND account_id = %(account)s AND NOT blocked AND NOT pinned AND blind_count = 0 AND suspicion = 0
           AND due_at < chaski_now() - make_interval(secs => %(patience)s) AND lease_until IS NULL
       ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED) p
-CROSS JOIN LATERAL (SELECT * FROM message WHERE id = p.message_id LIMIT 1) m
+CROSS JOIN LATERAL (SELECT * FROM message WHERE id = p.message_id LIMIT 1 FOR UPDATE SKIP LOCKED) m
 """
 MOVE = """
 WITH r AS MATERIALIZED (
@@ -61,23 +65,23 @@ SELECT r.id, %(account)s, r.account_id, %(reason)s FROM r JOIN moved ON moved.me
 """
 PIN = "UPDATE pending SET pinned = true WHERE message_id = ANY(%(ids)s::uuid[])"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LANES = (0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """An account of a route that is up."""
+    """Another account of the route. ``up``: it can take messages now."""
 
     account_id: int
     provider: str
     weight: int
     position: int
+    up: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What waits for one account that is down: one service's messages on a channel, and who could take them."""
+    """What waits for one account that is down: one service's messages on a channel, and who could ever take them."""
 
     service_id: int
     channel: str
@@ -86,42 +90,36 @@ class Line:
     stand_ins: tuple[StandIn, ...]
 
 
-class Reroute:
-    """One relay's looks, a bounded piece of each line at a time. Not for two threads at once.
+def look(cursor: Cursor) -> int:
+    """Move or pin one page; how many messages that were, 0 where there is nothing to do. Runs in the caller's transaction."""
+    for line in _lines(cursor):
+        for lane in _LANES:
+            if done := _move(cursor, line, lane):
+                return done
+    return 0
 
-    Where it is in a long line is kept in memory alone: a relay that starts anew begins anew.
-    """
 
-    def __init__(self) -> None:
-        self._after: dict[tuple[int, str, int, int], datetime] = {}
-
-    def look(self, cursor: Cursor) -> int:
-        """Move the next piece of every line; how many messages were moved. Runs in the caller's transaction."""
-        lines = _lines(cursor)
-        if not lines:
-            self._after.clear()
-        return sum(self._move(cursor, line, lane) for line in lines for lane in _LANES)
-
-    def _move(self, cursor: Cursor, line: Line, lane: int) -> int:
-        place = (line.service_id, line.channel, line.account_id, lane)
-        given = {
-            "service": line.service_id,
-            "channel": line.channel,
-            "account": line.account_id,
-            "lane": lane,
-            "after": self._after.get(place, _EPOCH),
-            "patience": _patience(),
-            "rows": PAGE,
-        }
-        cursor.execute(TAKE, given)
-        rows = cursor.fetchall()
-        self._after[place] = rows[-1][1] if len(rows) == PAGE else _EPOCH
-        chosen = {row[0]: _choose(line, *row[3:]) for row in rows if not row[2]}
-        moved = {message_id: found for message_id, found in chosen.items() if found is not None}
-        # What no other provider takes is not looked at again and again.
-        _pin(cursor, chosen.keys() - moved.keys())
-        _write(cursor, line, moved)
-        return len(moved)
+def _move(cursor: Cursor, line: Line, lane: int) -> int:
+    given = {
+        "service": line.service_id,
+        "channel": line.channel,
+        "account": line.account_id,
+        "lane": lane,
+        "patience": _patience(),
+        "rows": PAGE,
+    }
+    cursor.execute(TAKE, given)
+    moved: dict[UUID, StandIn] = {}
+    pinned = []
+    for message_id, may_have_arrived, *said in cursor.fetchall():
+        takers = [] if may_have_arrived else [each for each in line.stand_ins if _takes(line, each, *said)]
+        if chosen := _choose([each for each in takers if each.up]):
+            moved[message_id] = chosen
+        elif not takers:
+            pinned.append(message_id)
+    _pin(cursor, pinned)
+    _write(cursor, line, moved)
+    return len(moved) + len(pinned)
 
 
 def _patience() -> float:
@@ -135,30 +133,24 @@ def _lines(cursor: Cursor) -> list[Line]:
     if not down:
         return []
     cursor.execute(ROUTES, {"down": list(down)})
-    return list(_with_stand_ins(cursor.fetchall(), down))
+    return [line for line in _with_stand_ins(cursor.fetchall(), down) if any(each.up for each in line.stand_ins)]
 
 
 def _with_stand_ins(routes: Sequence[Any], down: Mapping[int, str]) -> Iterator[Line]:
-    up: dict[tuple[int, str], list[StandIn]] = {}
-    for service_id, channel, account_id, weight, position, provider in routes:
-        if account_id not in down:
-            up.setdefault((service_id, channel), []).append(StandIn(account_id, provider, weight, position))
     for service_id, channel, account_id, *_ in routes:
-        if account_id in down and (found := up.get((service_id, channel))):
-            yield Line(service_id, channel, account_id, down[account_id], tuple(found))
+        if account_id in down:
+            others = (row for row in routes if row[:2] == (service_id, channel) and row[2] != account_id)
+            stand_ins = tuple(StandIn(row[2], row[5], row[3], row[4], up=not row[6]) for row in others)
+            yield Line(service_id, channel, account_id, down[account_id], stand_ins)
 
 
-def _choose(line: Line, content: Any, options: Any, metadata: Any, recipient: str) -> StandIn | None:
-    """By order and weight, one whose provider takes the message as it is; None where none does."""
-    for position in sorted({each.position for each in line.stand_ins}):
-        equals = [
-            each
-            for each in line.stand_ins
-            if each.position == position and _takes(line, each, content, options, metadata, recipient)
-        ]
-        if equals:
-            return random.choices(equals, [max(each.weight, 1) for each in equals])[0]  # noqa: S311 - sharing load
-    return None
+def _choose(takers: Sequence[StandIn]) -> StandIn | None:
+    """By order and weight; None of none."""
+    first = min((each.position for each in takers), default=0)
+    equals = [each for each in takers if each.position == first]
+    if not equals:
+        return None
+    return random.choices(equals, [max(each.weight, 1) for each in equals])[0]  # noqa: S311 - sharing load
 
 
 def _takes(line: Line, stand_in: StandIn, content: Any, options: Any, metadata: Any, recipient: str) -> bool:

@@ -16,6 +16,8 @@ from deliveries.sql import Cursor, as_json
 
 #: A code that comes a thousand times in a second is written once in so many, with its count: all workers write the same row.
 EVERY_SECONDS = 10.0
+#: Codes that a process remembers.
+MOST = 1_000
 
 KEEP = """
 INSERT INTO unmapped_code (provider, code, error_class, detail, message_id, times)
@@ -74,8 +76,11 @@ class Unmapped:
             for key in keys:
                 self._times[key] = self._times.get(key, 0) + 1
             due = {key for key in keys if now - self._written_at.get(key, float("-inf")) >= EVERY_SECONDS}
+            if len(self._written_at) > MOST:  # a vendor whose codes are all different
+                self._times.clear()
+                self._written_at.clear()
             self._written_at.update(dict.fromkeys(due, now))
-            return {key: self._times.pop(key) for key in sorted(due)}
+            return {key: self._times.pop(key, 1) for key in sorted(due)}
 
 
 unmapped = Unmapped()

@@ -47,7 +47,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'replies',
                 'db_table': 'reply',
-                'indexes': [models.Index(condition=models.Q(('applied_at__isnull', True)), fields=['id'], name='reply_waiting'), models.Index(condition=models.Q(('applied_at__isnull', False), ('service_id__isnull', False), ('told_at__isnull', True)), fields=['service_id', 'id'], name='reply_untold'), models.Index(condition=models.Q(('message_id__isnull', False)), fields=['message_id'], name='reply_message'), models.Index(fields=['sender', 'id'], name='reply_sender')],
+                'indexes': [models.Index(condition=models.Q(('applied_at__isnull', True)), fields=['id'], name='reply_waiting'), models.Index(condition=models.Q(('applied_at__isnull', False), ('service_id__isnull', False), ('told_at__isnull', True)), fields=['service_id', 'id'], name='reply_untold'), models.Index(condition=models.Q(('message_id__isnull', False)), fields=['message_id'], name='reply_message'), models.Index(fields=['sender', 'id'], name='reply_sender'), models.Index(fields=['received_at'], name='reply_age')],
                 'constraints': [models.UniqueConstraint(fields=('account', 'event_id'), name='reply_is_kept_once')],
             },
         ),

@@ -53,6 +53,7 @@ class Reply(models.Model):
             ),
             models.Index(fields=["message_id"], condition=models.Q(message_id__isnull=False), name="reply_message"),
             models.Index(fields=["sender", "id"], name="reply_sender"),
+            models.Index(fields=["received_at"], name="reply_age"),
         ]
 
     def __str__(self) -> str:

@@ -19,7 +19,11 @@ from tests.channels.contract import MESSAGE_ID, attachment
 from tests.channels.postbox import Inbox, mail, mailhost, over_tls
 
 HEAD = Letterhead(mailbox("The shop <hello@shop.example>"), "shop.example")
-NAME = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=60)
+NAME = (
+    st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=60)
+    .map(str.strip)
+    .filter(bool)
+)
 
 
 def composed(files: Sequence[File], **changes: Any) -> bytes:

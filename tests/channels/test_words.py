@@ -8,7 +8,19 @@ from channels.words import Wish, wish
 
 
 @pytest.mark.parametrize(
-    "text", ["STOP", " stop. ", "Baja", "¡BAJA!", "Darse  de baja", "UNSUBSCRIBE", "alto", "\uff33\uff34\uff2f\uff30"]
+    "text",
+    [
+        "STOP",
+        " stop. ",
+        "Baja",
+        "¡BAJA!",
+        "Darse  de baja",
+        "UNSUBSCRIBE",
+        "Opt-out",
+        "stop all",
+        "alto",
+        "\uff33\uff34\uff2f\uff30",
+    ],
 )
 @pytest.mark.parametrize("channel", ["sms", "whatsapp"])
 def test_to_be_left_alone(text: str, channel: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from deliveries.delivery.reroute import PAGE, Reroute
-from deliveries.models import Account, Breaker, Message, Pending
+from deliveries import acts
+from deliveries.delivery import reroute
+from deliveries.delivery.reroute import PAGE
+from deliveries.models import Account, Breaker, Message, Pause, Pending
 from deliveries.models import Reroute as Moved
 from deliveries.routing import table
 from deliveries.trace import trace
@@ -68,9 +70,14 @@ def steps_ago() -> Any:
         return cursor.fetchone()[0]
 
 
-def look(job: Reroute | None = None) -> int:
-    with steps.as_the_engine_reads() as cursor:
-        return (job or Reroute()).look(cursor)
+def look() -> int:
+    """Look until there is nothing to do; how many messages were moved."""
+    before = Moved.objects.count()
+    for _ in range(50):
+        with steps.as_the_engine_reads() as cursor:
+            if not reroute.look(cursor):
+                return Moved.objects.count() - before
+    raise AssertionError("it finds the same again and again")
 
 
 def carriers(ids: list[UUID]) -> Counter[str]:
@@ -213,12 +220,53 @@ def test_the_order_of_a_key_is_kept(routed: None, shop: Caller, first: Account) 
 
 def test_what_stays_holds_nothing_behind_it_up(routed: None, shop: Caller, first: Account) -> None:
     wait(shop.service, PAGE, account="first")
-    late = wait(shop.service)[0]
+    doubtful = wait(shop.service, PAGE)
+    Message.objects.filter(pk__in=doubtful).update(in_doubt_count=1)
+    late = wait(shop.service, 2 * PAGE)
+    Pending.objects.update(due_at=steps_ago())
     is_stopped(first)
-    job = Reroute()
-    assert [look(job), look(job)] == [0, 1]
-    assert Message.objects.get(pk=late).account_id != first.pk
-    assert look(job) == 0
+    assert look() == 2 * PAGE
+    assert set(carriers(late)) == {"second"}
+    assert set(carriers(doubtful)) == {"first"}
+
+
+def test_what_a_provider_may_have_taken_stays_with_it(routed: None, shop: Caller, first: Account) -> None:
+    taken_perhaps, never_left = wait(shop.service, 2)
+    steps.send(taken_perhaps, steps.REFUSALS["transient"])
+    steps.send(never_left, steps.REFUSALS["not_sent"])
+    Pending.objects.update(due_at=steps_ago())
+    is_stopped(first)
+    assert look() == 1
+    assert carriers([taken_perhaps]) == {"first": 1}
+    assert carriers([never_left]) == {"second": 1}
+
+
+def test_who_might_take_it_later_is_waited_for(shop: Caller, first: Account, second: Account) -> None:
+    options = {"account_sid": "AC" + "0" * 32, "from_number": "+15550100"}
+    make_account("sms", "twilio", "third", service=shop.service, options=options, secrets={"auth_token": "x"})
+    call_command("route", "set", shop.service.name, "sms", "first", "second:0", "third:0")
+    table.forget()
+    (long,) = wait(shop.service, text="x" * 2_000)
+    is_stopped(first)
+    goes_down(second)
+    assert look() == 0
+    Breaker.objects.all().delete()
+    assert look() == 1
+    assert carriers([long]) == {"second": 1}
+
+
+def test_an_account_that_is_paused_keeps_its_messages_and_stands_in_for_nobody(
+    routed: None, shop: Caller, first: Account, second: Account
+) -> None:
+    ids = wait(shop.service, 2)
+    is_stopped(first)
+    acts.pause("account", str(first.pk), actor="x", reason="x")
+    table.forget()
+    assert look() == 0
+    Pause.objects.update(value=str(second.pk))
+    table.forget()
+    assert look() == 0
+    assert carriers([*ids, *steps.accept(shop.service, 5)]) == {"first": 7}
 
 
 def test_weights_of_nothing_but_stand_ins_are_refused(shop: Caller, first: Account) -> None:

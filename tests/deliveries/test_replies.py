@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.db import connection, transaction
 from channels.inbound import Reply as Written
 from deliveries import acts, callbacks, replies
 from deliveries.models import Account, Audit, Contact, Endpoint, Message, Reply, Suppression
+from deliveries.retry import Outcome
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
 
@@ -54,9 +56,10 @@ def test_a_reply_is_kept_once_however_often_it_is_reported(account: Account) -> 
 def test_it_belongs_to_the_message_that_it_answers_or_to_the_last_one_to_that_person(
     shop: Caller, account: Account
 ) -> None:
-    first, second = steps.accept(shop.service, 2, to=ANA)
+    first, second, _scheduled = steps.accept(shop.service, 3, to=ANA)
     other = steps.accept(shop.service, to="+56900000000")[0]
-    steps.send(first)
+    for each in (first, second, other):
+        steps.send(each, Outcome(provider_message_id="p1" if each == first else ""))
     kept = come(
         account,
         write(event_id="a", answers="p1"),
@@ -70,14 +73,15 @@ def test_it_belongs_to_the_message_that_it_answers_or_to_the_last_one_to_that_pe
 
 
 def test_at_a_shared_account_it_belongs_to_who_wrote_last(shop: Caller, other: Caller, shared: Account) -> None:
-    steps.accept(other.service, to=ANA)
-    steps.accept(shop.service, to=ANA)
+    steps.send(steps.accept(other.service, to=ANA)[0])
+    steps.send(steps.accept(shop.service, to=ANA)[0])
+    steps.accept(other.service, to=ANA)  # who has sent nothing yet hears nothing
     kept = come(shared, write(event_id="a"), write(event_id="b", sender="+56911111111"))
     assert [reply.service_id for reply in kept] == [shop.service.pk, None]
 
 
 def test_what_was_written_long_ago_is_another_conversation(shop: Caller, account: Account) -> None:
-    steps.accept(shop.service, to=ANA)
+    steps.send(steps.accept(shop.service, to=ANA)[0])
     with transaction.atomic(), connection.cursor() as cursor:
         replies.store(cursor, [(account.pk, [write()])])
         cursor.execute("UPDATE reply SET received_at = received_at + interval '31 days'")
@@ -131,6 +135,33 @@ def test_the_last_word_counts(account: Account) -> None:
     assert not Suppression.objects.exists()
 
 
+def test_words_count_by_when_they_were_written_not_by_when_they_came(account: Account) -> None:
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    come(account, write("STOP", "a", at=late), write("START", "b", at=early))
+    assert Suppression.objects.exists()
+    come(account, write("START", "c", at=early))
+    assert Suppression.objects.exists(), "a repeat of what was before"
+    come(account, write("START", "d"))
+    come(account, write("STOP", "e", at=late))
+    assert not Suppression.objects.exists()
+
+
+def test_a_member_of_a_group_does_not_speak_for_it(shop: Caller) -> None:
+    group = make_account("telegram", name="bot", service=shop.service)
+    come(group, write("stop", sender="-100123"), write("stop", "b", sender="42"))
+    assert [each.recipient for each in Suppression.objects.all()] == ["42"]
+
+
+def test_one_relay_at_a_time_applies_replies(account: Account) -> None:
+    other = connection.copy()
+    with closing(other):
+        other.set_autocommit(False)
+        other.cursor().execute(replies.ALONE)
+        with transaction.atomic(), connection.cursor() as cursor:
+            replies.store(cursor, [(account.pk, [write()])])
+            assert replies.apply(cursor) == 0
+
+
 def test_a_word_lifts_nothing_that_somebody_else_decided(shop: Caller, account: Account) -> None:
     acts.suppress("sms", ANA, service_id=shop.service.pk, actor="admin:eva", reason="by law")
     come(account, write("STOP", "a"), write("START", "b"))
@@ -165,6 +196,8 @@ def endpoint(shop: Caller) -> None:
 
 def test_a_reply_is_told_once_with_its_message(endpoint: None, shop: Caller, account: Account) -> None:
     (message_id,) = steps.accept(shop.service, to=ANA, reference="order-7", metadata={"cart": 12})
+    steps.send(message_id)
+    Endpoint.objects.update(events=["reply"])
     come(account, write("¿Cuándo llega?", name="Ana"))
     [payload] = told()
     data = payload["data"]
