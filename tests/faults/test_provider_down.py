@@ -69,7 +69,8 @@ def test_a_provider_that_is_down_costs_nobody_anything_but_time(system: FaultSys
     assert story(system, ill)[-1] == "closed"
     assert set(story(system, ill)[1:-1]) == {"probed"}
     ends = {lane: of_lane(system, ids, "sent_at") for lane, ids in waiting.items()}
-    assert ends["urgent"] < ends["normal"] < ends["bulk"]
+    assert max(ends["urgent"], ends["normal"]) < ends["bulk"]
+    assert ends["urgent"] < ends["normal"] + 0.2, "one worker takes the urgent ones while another takes what is left"
     seen(
         f"{before:,.0f} messages a second before and {during:,.0f} meanwhile through another account; {asked} requests in"
         f" {DOWN_SECONDS:.0f} s for 450 messages; the breaker's history: {len(story(system, ill))} entries"
