@@ -12,6 +12,7 @@ from pathlib import Path
 
 from channels.base import Provider
 from channels.media import MEDIA
+from channels.registry import providers
 from chaski.vocabulary import ErrorClass, Status
 from deliveries.conf import Limits, Timings
 from deliveries.delivery.account_window import LEAST, START
@@ -107,11 +108,51 @@ def deadlines() -> str:
     return table(("channel", "expires after"), rows)
 
 
+#: What plays the vendor in each file of tests/doubles.
+DOUBLES = {
+    "test_prism.py": "Prism, with the vendor's OpenAPI file",
+    "test_maildev.py": "maildev",
+    "test_moto.py": "moto",
+    "test_web_push.py": "web-push-testing",
+}
+
+
+def channels() -> str:
+    """What each provider can do, by the code, and which double it is tried against, by the tests that name it."""
+    head = ("provider", "channels", "files", "receipts", "read", "replies", "asked", "once", "rate", "double")
+    classes = sorted(set(providers().values()), key=lambda cls: cls.name)
+    return table(head, (_provider(cls) for cls in classes))
+
+
+def _provider(cls: type[Provider]) -> Iterable[str]:
+    every = len(cls.channels) == len(MEDIA)
+    rates = [str(rate) for rate in (cls.usual_rates.account, cls.usual_rates.recipient) if rate]
+    return (
+        f"`{cls.name}`",
+        "all" if every else ", ".join(f"`{channel}`" for channel in cls.channels),
+        str(cls.takes.count) if cls.takes else "-",
+        *(_mark(can) for can in (cls.receipts, cls.reads, cls.replies, cls.reconciles, cls.idempotent)),
+        ", ".join(rates) or "-",
+        ", ".join(_doubles(cls)) or "-",
+    )
+
+
+def _mark(can: bool) -> str:  # noqa: FBT001 - one cell
+    return "yes" if can else "-"
+
+
+def _doubles(cls: type[Provider]) -> list[str]:
+    named = re.compile(rf"^from {re.escape(cls.__module__)} import .*\b{cls.__name__}\b", re.MULTILINE)
+    folder = ROOT / "tests" / "doubles"
+    return [double for file, double in DOUBLES.items() if named.search((folder / file).read_text())]
+
+
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "life cycle": ("docs/architecture.md", life_cycle),
     "numbers": ("docs/architecture.md", numbers),
     "invariants": ("docs/reference/invariants.md", invariants),
     "outcomes": ("docs/explanation/retries.md", outcomes),
+    "channels": ("docs/channels.md", channels),
     "deadlines": ("docs/explanation/retries.md", deadlines),
 }
 

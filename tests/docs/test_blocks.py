@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.blocks import BLOCK, BLOCKS, ROOT, fresh
+from tests.docs.blocks import BLOCK, BLOCKS, DOUBLES, ROOT, fresh
 from tests.docs.texts import documents
 
 
@@ -29,3 +29,7 @@ def test_no_document_has_a_block_that_nobody_makes() -> None:
         names = {match["name"] for match in BLOCK.finditer(path.read_text())}
         if path.relative_to(ROOT).as_posix() in mine:
             assert names <= set(BLOCKS)
+
+
+def test_every_double_has_its_words() -> None:
+    assert {path.name for path in (ROOT / "tests" / "doubles").glob("test_*.py")} == set(DOUBLES)
