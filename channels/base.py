@@ -102,6 +102,8 @@ class Outbound:
     reference: str = ""
     receipts_url: str = ""
     attachments: tuple[Attachment, ...] = ()
+    #: Where the reader asks for no more of these (RFC 8058); empty where the message does not offer that.
+    unsubscribe_url: str = ""
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 

@@ -50,6 +50,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 MESSAGE_OPTIONS = {
     "reply_to": "where answers go, one address, instead of the account's reply_to",
+    "unsubscribe": "true to let the reader's mail program offer to unsubscribe (RFC 8058), which suppresses the address",
     "headers": "more headers, name to value: X-..., List-..., References and the like",
 }
 
@@ -145,6 +146,7 @@ def faults(outbound: Outbound) -> dict[str, str]:
         found["options.reply_to"] = _mailbox_fault(outbound.options["reply_to"])
     if outbound.options.get("headers") is not None:
         found["options.headers"] = _headers_fault(outbound.options["headers"])
+    found["options.unsubscribe"] = _unsubscribe_fault(outbound.options)
     return {field: fault for field, fault in found.items() if fault}
 
 
@@ -192,6 +194,9 @@ def _headers(outbound: Outbound, to: Mailbox, head: Letterhead) -> Iterator[tupl
     reply_to = mailbox(asked) if asked else head.reply_to
     if reply_to:
         yield "Reply-To", reply_to.header()
+    if outbound.unsubscribe_url:
+        yield "List-Unsubscribe", f"<{outbound.unsubscribe_url}>"
+        yield "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
     yield from (outbound.options.get("headers") or {}).items()
 
 
@@ -248,6 +253,15 @@ def _header_fault(text: str) -> str:
 
 def _body_fault(text: str) -> str:
     return "holds half a character (a lone surrogate)" if _SURROGATE.search(text) else ""
+
+
+def _unsubscribe_fault(options: Mapping[str, Any]) -> str:
+    asked, headers = options.get("unsubscribe"), options.get("headers")
+    if asked is not None and not isinstance(asked, bool):
+        return "must be true or false"
+    named = {str(name).lower() for name in headers} if isinstance(headers, Mapping) else set()
+    clash = asked and named & {"list-unsubscribe", "list-unsubscribe-post"}
+    return "must not be given together with a List-Unsubscribe header of your own" if clash else ""
 
 
 def _mailbox_fault(given: object) -> str:

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from deliveries.api.problems import of_exception
 
 #: URLs that programs call. The API's documentation is a page, and so is every other URL.
-PATHS = ("/api/v1/", "/receipts/", "/files/", "/health/", "/metrics")
+PATHS = ("/api/v1/", "/receipts/", "/files/", "/unsubscribe/", "/health/", "/metrics")
 #: Django's own handler makes answers of these.
 _ANSWERED = (Http404, PermissionDenied, SuspiciousOperation)
 

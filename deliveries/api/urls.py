@@ -6,7 +6,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
 
-from deliveries.api import batches, files, health, inbound, messages, service
+from deliveries.api import batches, files, health, inbound, messages, service, unsubscribe
 
 _OPEN: dict[str, list[type]] = {"authentication_classes": [], "permission_classes": []}
 
@@ -27,6 +27,7 @@ urlpatterns = [
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema", **_OPEN), name="redoc"),
     path("receipts/<uuid:public_id>", csrf_exempt(inbound.ReceiptsView.as_view()), name="receipts"),
     path("files/<str:token>/<str:name>", files.FileView.as_view(), name="file"),
+    path("unsubscribe/<str:token>", csrf_exempt(unsubscribe.UnsubscribeView.as_view()), name="unsubscribe"),
     path("health/live", health.live, name="live"),
     path("health/ready", health.ready, name="ready"),
     path("metrics", health.metrics, name="metrics"),

@@ -21,6 +21,7 @@ from deliveries.delivery.claim import Claimed
 from deliveries.delivery.crashes import crash_point
 from deliveries.intake import attachments
 from deliveries.retry import Decision, Outcome
+from deliveries.unsubscribing import url_of
 
 if TYPE_CHECKING:
     from deliveries.delivery.inquiries import Asked
@@ -95,6 +96,7 @@ def outbound(claimed: Claimed | Asked, account: LiveAccount, at: datetime) -> Ou
         reference=claimed.reference,
         receipts_url=account.receipts_url,
         attachments=_attachments(content, account) if "attachments" in content else (),
+        unsubscribe_url=url_of(claimed.id) if claimed.options.get("unsubscribe") is True else "",
         at=at,
     )
 

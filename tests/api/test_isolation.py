@@ -124,6 +124,13 @@ def file(api: Api, owned: Theirs) -> None:
         assert SECRET.encode() not in answer.content
 
 
+def unsubscribe(api: Api, owned: Theirs) -> None:
+    """A message's id alone unsubscribes nobody."""
+    for token in (owned.message, owned.message.replace("-", "")):
+        with nothing_stored():
+            assert api.client.post(f"/unsubscribe/{token}").status_code == 404
+
+
 def me(api: Api, owned: Theirs) -> None:
     assert api.get("me").json()["usage"] == {"accepted_last_hour": 0, "unfinished": 0}
 
@@ -163,6 +170,7 @@ CASES: dict[str, Callable[[Api, Theirs], None]] = {
     "suppressions": suppressions,
     "files": files,
     "file": file,
+    "unsubscribe": unsubscribe,
     "me": me,
     "summary": summary,
     "receipts": receipts,

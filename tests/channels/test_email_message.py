@@ -281,3 +281,14 @@ def test_every_message_option_is_checked() -> None:
 @settings(deadline=None)
 def test_the_short_way_reads_an_ordinary_address_as_the_long_one_does(text: str) -> None:
     assert mailbox(text) == email_message._read(text)
+
+
+def test_a_mail_offers_to_unsubscribe_by_one_click() -> None:
+    url = "https://chaski.example/unsubscribe/" + "x" * 200
+    found = seen(compose(outbound(unsubscribe_url=url), mailbox("a@b.example"), HEAD))
+    assert found["List-Unsubscribe"] == f"<{url}>"
+    assert found["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert "options.unsubscribe" in faults(outbound(options={"unsubscribe": "yes"}))
+    both = {"unsubscribe": True, "headers": {"List-Unsubscribe": "<https://shop.example>"}}
+    assert "options.unsubscribe" in faults(outbound(options=both))
+    assert faults(outbound(options={"unsubscribe": True})) == {}
