@@ -22,9 +22,7 @@ def path(api: Api) -> str:
 def test_one_click_suppresses_once_and_says_so_in_the_audit(api: Api) -> None:
     url = path(api)
     for _ in range(2):
-        answer = api.client.post(
-            url, "List-Unsubscribe=One-Click", content_type="application/x-www-form-urlencoded"
-        )
+        answer = api.client.post(url, "List-Unsubscribe=One-Click", content_type="application/x-www-form-urlencoded")
         assert answer.status_code == 200
         assert b"no more of these mails" in answer.content
     kept = Suppression.objects.get()

@@ -137,7 +137,7 @@ def _provider(cls: type[Provider]) -> Iterable[str]:
     )
 
 
-def _mark(can: bool) -> str:  # noqa: FBT001 - one cell
+def _mark(can: bool) -> str:
     return "yes" if can else "-"
 
 
