@@ -155,7 +155,7 @@ def _leased(message: UUID) -> bool:
 
 
 #: Lives of one run. Ask for more when this part was changed: each takes a second or two.
-EXAMPLES = 4
+EXAMPLES = 3
 
 
 def _examined() -> ledger.Ledger:
