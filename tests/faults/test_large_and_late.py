@@ -298,7 +298,7 @@ def test_a_backlog_of_a_million_slows_nothing(roomy: FaultSystem, seen: Evidence
     ]
     assert held < memory + 8_000_000
     assert statistics.median(behind) < 2 * statistics.median(quick) + 0.1
-    # Two hyperthreads, which autovacuum shares from the middle on: what is seen is 0.86 to 1.06.
+    # Two hyperthreads, which autovacuum shares from the middle on: what is seen is 0.81 to 1.06, and why is not known yet.
     assert end.by_work >= 0.8 * start.by_work
     assert end.by_clock >= 0.5 * start.by_clock, "the machine may be busy, the queue must not wait"
     seen(
