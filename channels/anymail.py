@@ -172,12 +172,7 @@ class Anymail(Provider):
 
     def _mail_headers(self, outbound: Outbound) -> dict[str, str]:
         own = {"Message-ID": self._head.message_id(outbound)} if self._esp.keeps_message_id else {}
-        if outbound.unsubscribe_url:
-            own |= {
-                "List-Unsubscribe": f"<{outbound.unsubscribe_url}>",
-                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
-            }
-        return own | (outbound.options.get("headers") or {})
+        return own | email_message.unsubscribe_headers(outbound) | (outbound.options.get("headers") or {})
 
     def _request(self, message: AnymailMessage, outbound: Outbound) -> tuple[Any, PreparedRequest]:
         """Anymail's payload, which it wants back with the answer, and what is to be written."""

@@ -5,12 +5,15 @@ Used by intake (``Takes.fault``, at the door), by the delivery engine, which mak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 #: Gives a file's bytes. Raises ``NotSent`` where they cannot be had now, ``ContentRefused`` where there are none any more.
 Read = Callable[[], Awaitable[bytes]]
+#: What can stand in a header as it is, and in the ``cid:`` of a mail's HTML.
+CONTENT_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 

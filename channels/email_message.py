@@ -194,10 +194,14 @@ def _headers(outbound: Outbound, to: Mailbox, head: Letterhead) -> Iterator[tupl
     reply_to = mailbox(asked) if asked else head.reply_to
     if reply_to:
         yield "Reply-To", reply_to.header()
-    if outbound.unsubscribe_url:
-        yield "List-Unsubscribe", f"<{outbound.unsubscribe_url}>"
-        yield "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
+    yield from unsubscribe_headers(outbound).items()
     yield from (outbound.options.get("headers") or {}).items()
+
+
+def unsubscribe_headers(outbound: Outbound) -> dict[str, str]:
+    """The headers of RFC 8058; none where the mail does not offer to unsubscribe."""
+    url = outbound.unsubscribe_url
+    return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"} if url else {}
 
 
 def _line(name: str, value: str | Address, policy: EmailPolicy) -> bytes:

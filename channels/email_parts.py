@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from secrets import token_hex
 from urllib.parse import quote
 
-from channels.attachments import Attachment
+from channels.attachments import CONTENT_ID, Attachment
 from channels.errors import ContentRefused
 
 #: An attachment with its bytes.
@@ -17,7 +17,6 @@ File = tuple[Attachment, bytes]
 Part = tuple[bytes, bytes]
 
 _TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,126}")
-_CONTENT_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 #: RFC 6266, appendix D, says what every reader of a quoted name gets right.
 _PLAIN_NAME = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9._()+,=@-]+(?: [A-Za-z0-9._()+,=@-]+)*")
 _BREAK = b"\r\n"
@@ -63,7 +62,7 @@ def _enclosed(file: File) -> Part:
 def _disposition(attachment: Attachment) -> list[str]:
     shown = "inline" if attachment.content_id else "attachment"
     found = [f"Content-Disposition: {shown};\r\n {_filename(attachment.name)}"]
-    if _CONTENT_ID.fullmatch(attachment.content_id):
+    if CONTENT_ID.fullmatch(attachment.content_id):
         found.append(f"Content-ID: <{attachment.content_id}>")
     return found
 

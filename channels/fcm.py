@@ -76,8 +76,8 @@ CODES = Codes(
 
 
 def _data(value: Any) -> str:
-    if not isinstance(value, dict) or any(rules.text(each) for pair in value.items() for each in pair):
-        return "must be an object whose values are texts"
+    if fault := rules.texts(value):
+        return fault
     reserved = sorted(name for name in value if _RESERVED.match(name))
     return f"must not hold {', '.join(reserved)}: FCM uses that itself" if reserved else ""
 

@@ -29,6 +29,12 @@ def text(value: Any) -> str:
     return "" if whole_characters else "must be a text of whole characters"
 
 
+def texts(value: Any) -> str:
+    """An object of texts by texts."""
+    fits = isinstance(value, dict) and not any(text(each) for pair in value.items() for each in pair)
+    return "" if fits else "must be an object whose values are texts"
+
+
 FLAG = a(bool, "true or false")
 NUMBER = a(int, "a whole number")
 OBJECT = a(dict, "an object")

@@ -98,18 +98,13 @@ CODES = Codes(
 )
 
 
-def _data(value: Any) -> str:
-    texts = isinstance(value, dict) and not any(rules.text(each) for pair in value.items() for each in pair)
-    return "" if texts else "must be an object whose values are texts"
-
-
 def _topic(value: Any) -> str:
     fits = isinstance(value, str) and _TOPIC.fullmatch(value)
     return "" if fits else "must have 1 to 32 letters, digits, - and _"
 
 
 _RULES: dict[str, rules.Rule] = {
-    "data": _data,
+    "data": rules.texts,
     "ttl": rules.whole(0, TTL_LIMIT),
     "urgency": rules.one_of("very-low", "low", "normal", "high"),
     "topic": _topic,

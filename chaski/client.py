@@ -142,8 +142,7 @@ class Client:
 
         ``content`` is the file's bytes, its path, or a file opened for reading bytes. ``name`` is the one that people
         see, the path's own unless given, and ``content_type`` is guessed from it. The same file again has the same
-        id. Raises ``InvalidMessage`` with what is wrong with it in ``.errors``, ``OSError`` for a path that cannot be
-        read.
+        id. Raises ``InvalidMessage`` with what is wrong in ``.errors``, ``OSError`` for an unreadable path.
         """
         request = upload_request(content, name, content_type)
         return file_of(self._call(request), self._named(request))

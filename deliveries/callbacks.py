@@ -208,18 +208,21 @@ def _unchecked(endpoint: Endpoint, message: dict[str, Any], key: str) -> intake.
 
 def payload(events: list[dict[str, Any]]) -> dict[str, Any]:
     """The body of one callback: a single event by its own type, several as a list."""
-    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-    if len(events) == 1:
-        return {"type": f"message.{events[0]['status']}", "timestamp": moment, "data": events[0]}
-    return {"type": "message.events", "timestamp": moment, "data": {"events": events}}
+    return _body("message", events[0]["status"], events)
 
 
 def reply_payload(replies: list[dict[str, Any]]) -> dict[str, Any]:
     """The body of a callback about replies, as ``payload``."""
-    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-    if len(replies) == 1:
-        return {"type": "reply.received", "timestamp": moment, "data": replies[0]}
-    return {"type": "reply.events", "timestamp": moment, "data": {"events": replies}}
+    return _body("reply", "received", replies)
+
+
+def _body(about: str, single: str, told: list[dict[str, Any]]) -> dict[str, Any]:
+    alone = len(told) == 1
+    return {
+        "type": f"{about}.{single if alone else 'events'}",
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "data": told[0] if alone else {"events": told},
+    }
 
 
 def _reply(row: Any) -> dict[str, Any]:

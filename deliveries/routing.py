@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol, TypeVar
 
 from django.db import connection
 
@@ -111,8 +113,8 @@ class RoutingTable:
             if position > first or len(up) < len(equals):  # somebody stands in, and whoever is paused does not
                 up = [route for route in up if route.account_id not in self._paused]
             if up:
-                return usable[_by_weight(up).account_id]
-        return usable[_by_weight([route for route in routes if route.position == first]).account_id]
+                return usable[by_weight(up).account_id]
+        return usable[by_weight([route for route in routes if route.position == first]).account_id]
 
     def _may_be_tried(self, account_id: int) -> bool:
         """Is the account up, or is it time to see with one message whether it is again?"""
@@ -164,8 +166,19 @@ class RoutingTable:
         return {**probed, **dict.fromkeys(stopped, float("inf"))}
 
 
-def _by_weight(routes: list[RouteRef]) -> RouteRef:
-    return random.choices(routes, [max(route.weight, 1) for route in routes])[0]  # noqa: S311 - sharing load
+class Weighted(Protocol):
+    """What has a share of a service's messages; one of nothing (0) only where it stands in."""
+
+    @property
+    def weight(self) -> int: ...
+
+
+W = TypeVar("W", bound=Weighted)
+
+
+def by_weight(equals: Sequence[W]) -> W:
+    """One of ``equals``, more often the more it weighs."""
+    return random.choices(equals, [max(each.weight, 1) for each in equals])[0]  # noqa: S311 - sharing load
 
 
 table = RoutingTable()

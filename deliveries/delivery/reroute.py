@@ -7,7 +7,6 @@ was asked to. What stays is pinned, so that it is not looked at again.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from channels.base import InvalidOption, Outbound
 from channels.registry import UnknownProvider, provider_class
 from deliveries.conf import timings
 from deliveries.intake import attachments
+from deliveries.routing import by_weight
 from deliveries.sql import Cursor, as_json
 
 log = structlog.get_logger(__name__)
@@ -148,9 +148,7 @@ def _choose(takers: Sequence[StandIn]) -> StandIn | None:
     """By order and weight; None of none."""
     first = min((each.position for each in takers), default=0)
     equals = [each for each in takers if each.position == first]
-    if not equals:
-        return None
-    return random.choices(equals, [max(each.weight, 1) for each in equals])[0]  # noqa: S311 - sharing load
+    return by_weight(equals) if equals else None
 
 
 def _takes(line: Line, stand_in: StandIn, content: Any, options: Any, metadata: Any, recipient: str) -> bool:

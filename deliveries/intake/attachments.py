@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from channels.attachments import Attachment, Read
+from channels.attachments import CONTENT_ID, Attachment, Read
 from channels.base import InvalidRecipient, NotSent
 from channels.urls import webhook_url
 from deliveries.files import Kept, shelf, url_of
@@ -21,7 +21,6 @@ COUNT_LIMIT = 20
 NAME_BYTES = 255
 _MEMBERS = ("id", "url", "name", "content_type", "content_id", "sha256", "size")
 _TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,62}")
-_CONTENT_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 #: What could end a line, hide another character or lead out of a folder.
 _NOT_IN_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff/\\\\]")
 _SAY_HOW = 'must name files that were sent to /api/v1/files: [{"id": "..."}], or public ones: [{"url": "https://..."}]'
@@ -84,7 +83,7 @@ def _url(value: Any) -> str:
 
 
 def _content_id(value: Any) -> str:
-    if not isinstance(value, str) or not _CONTENT_ID.fullmatch(value):
+    if not isinstance(value, str) or not CONTENT_ID.fullmatch(value):
         raise ValueError("has a content_id that is none; give letters, digits and . _ @ + - as in cid:logo.png")
     return value
 
