@@ -11,5 +11,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # The Celery application must be the current one before anything rings.
 import config.celery
 
-application = get_wsgi_application()
+_django = get_wsgi_application()
+
+from deliveries.api.express import Express  # noqa: E402 - its modules need Django set up
+
+application = Express(_django)
 __all__ = ["application", "config"]

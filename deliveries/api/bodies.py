@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -74,10 +74,10 @@ def bytes_of(request: Request, limit: int) -> bytes:
 def of_a_stranger(request: HttpRequest, limit: int) -> bytes:
     """The body of somebody unknown, at most ``limit`` bytes in a few seconds. Raises ``Problem`` 413 for more, 400 where it
     was cut off or came too slowly; the connection ends with that answer."""
-    with ended_after(request, READ_SECONDS):
+    with ended_after(request.META, READ_SECONDS):
         body = _bounded(request, limit)
     if body is None:
-        _end(request)
+        _end(request.META)
         raise _too_large(limit)
     return body
 
@@ -96,16 +96,16 @@ def _bounded(request: HttpRequest, limit: int) -> bytes | None:
 def _drain(request: HttpRequest) -> None:
     """Read what else comes, up to a bound: whoever is answered while it still sends meets a reset instead of the answer."""
     stream = _stream_of(request)
-    with suppress(Problem), ended_after(request, DRAIN_SECONDS) as over:
+    with suppress(Problem), ended_after(request.META, DRAIN_SECONDS) as over:
         for _ in range(DRAINED_BYTES // PIECE_BYTES):
             if over.is_set() or not _read(stream, PIECE_BYTES):
                 return
-    _end(request)
+    _end(request.META)
 
 
 @contextmanager
-def ended_after(request: HttpRequest, seconds: float) -> Iterator[threading.Event]:
-    """Let no read in the block wait for longer; the event tells that it is over.
+def ended_after(meta: Mapping[str, Any], seconds: float) -> Iterator[threading.Event]:
+    """Let no read in the block wait for longer; the event tells that it is over. ``meta`` is the request's WSGI environment.
 
     A time-out on the socket would begin anew with every byte that trickles in.
     """
@@ -113,19 +113,19 @@ def ended_after(request: HttpRequest, seconds: float) -> Iterator[threading.Even
 
     def end() -> None:
         over.set()
-        _end(request)
+        _end(meta)
 
     with deadlines.within(seconds, end):
         yield over
 
 
-def _end(request: HttpRequest) -> None:
+def _end(meta: Mapping[str, Any]) -> None:
     """Read nothing more from the connection: a read that waits ends at once, and after the answer so does the connection."""
-    wire = request.META.get("gunicorn.socket")
+    wire = meta.get("gunicorn.socket")
     if wire is None:
         return
     # gunicorn takes no further request from behind a body that failed: the rest of this one could look like one
-    request.META["wsgi.input"].failed = True
+    meta["wsgi.input"].failed = True
     with suppress(OSError):
         wire.shutdown(socket.SHUT_RD)
 

@@ -63,7 +63,7 @@ class FilesView(APIView):
         """Keep a file for messages to carry: `attachments: [{"id": ...}]`. The same file again has the same id."""
         service = service_of(request)
         with _one_of_few():
-            with ended_after(request._request, _SECONDS):
+            with ended_after(request._request.META, _SECONDS):
                 name, kind, content = _form(request) if _is_form(request) else _raw(request)
             if not content:
                 raise _refused("file", "is empty")

@@ -27,11 +27,8 @@ class RequestMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        given = request.headers.get("X-Request-Id", "")
-        request_id = given if _ID.match(given) else uuid4().hex
+        request_id = begin(request.headers.get("X-Request-Id", ""))
         request.request_id = request_id  # type: ignore[attr-defined]
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         response = _for_programs(request, self.get_response(request))
         response["X-Request-Id"] = request_id
         return response
@@ -41,6 +38,14 @@ class RequestMiddleware:
         if is_away(exception) or request.path.startswith(_FOR_PROGRAMS):
             return of_exception(request, exception)
         return None
+
+
+def begin(given: str) -> str:
+    """The id of a request that shows ``given`` as its own, from now on in each log line of this thread."""
+    request_id = given if _ID.match(given) else uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
 
 
 def _for_programs(request: HttpRequest, response: HttpResponse) -> HttpResponse:
