@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -41,15 +42,24 @@ SELECT r.service_id, r.channel, r.account_id, r.weight, r.position, a.provider,
 FROM route r JOIN account a ON a.id = r.account_id
 WHERE (r.service_id, r.channel) IN (SELECT service_id, channel FROM route WHERE account_id = ANY(%(down)s))
 """
-#: A message that came a moment ago may be the one that an open breaker is probed with. One whose row somebody holds waits alone.
+#: One whose row somebody holds waits alone.
 TAKE = """
 SELECT p.message_id, m.in_doubt_count > 0, m.content, m.options, m.metadata, m.recipient
 FROM (SELECT * FROM pending WHERE channel = %(channel)s AND lane = %(lane)s AND service_id = %(service)s
           AND account_id = %(account)s AND NOT blocked AND NOT pinned AND blind_count = 0 AND suspicion = 0
-          AND due_at < chaski_now() - make_interval(secs => %(patience)s) AND lease_until IS NULL
+          AND {which} AND lease_until IS NULL
       ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED) p
 CROSS JOIN LATERAL (SELECT * FROM message WHERE id = p.message_id LIMIT 1 FOR UPDATE SKIP LOCKED) m
 """
+#: What came a moment ago may be the message that an open breaker is probed with.
+WAITED = TAKE.format(which="due_at < chaski_now() - make_interval(secs => %(patience)s)")
+#: That message itself, once it has failed: each time that it is due it would be the probe again, until its attempts are over.
+#: Among those that are due first, for a campaign may be scheduled behind them.
+FAILED = TAKE.format(
+    which="""attempt_count > 0 AND message_id = ANY(ARRAY(
+        SELECT message_id FROM pending WHERE channel = %(channel)s AND lane = %(lane)s AND service_id = %(service)s
+            AND account_id = %(account)s AND NOT blocked ORDER BY due_at LIMIT 1000))"""
+)
 MOVE = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(id uuid, account_id int, provider text)
@@ -93,13 +103,13 @@ class Line:
 def look(cursor: Cursor) -> int:
     """Move or pin one page; how many messages that were, 0 where there is nothing to do. Runs in the caller's transaction."""
     for line in _lines(cursor):
-        for lane in _LANES:
-            if done := _move(cursor, line, lane):
+        for lane, which in product(_LANES, (WAITED, FAILED)):
+            if done := _move(cursor, line, lane, which):
                 return done
     return 0
 
 
-def _move(cursor: Cursor, line: Line, lane: int) -> int:
+def _move(cursor: Cursor, line: Line, lane: int, which: str) -> int:
     given = {
         "service": line.service_id,
         "channel": line.channel,
@@ -108,7 +118,7 @@ def _move(cursor: Cursor, line: Line, lane: int) -> int:
         "patience": _patience(),
         "rows": PAGE,
     }
-    cursor.execute(TAKE, given)
+    cursor.execute(which, given)
     moved: dict[UUID, StandIn] = {}
     pinned = []
     for message_id, may_have_arrived, *said in cursor.fetchall():

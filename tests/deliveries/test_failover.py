@@ -169,6 +169,22 @@ def test_a_message_that_came_a_moment_ago_may_be_the_probe(routed: None, shop: C
     assert look() == 0
 
 
+def test_a_probe_that_failed_goes_by_the_other_when_it_is_due_again(routed: None, shop: Caller, first: Account) -> None:
+    goes_down(first, probe_in=-1)
+    probe, scheduled = steps.accept(shop.service, 2, account="")
+    Pending.objects.update(account_id=first.pk)
+    Message.objects.update(account_id=first.pk)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE pending SET due_at = chaski_now() + interval '1 minute', attempt_count = (message_id = %s)::int",
+            [probe],
+        )
+    due_at = Pending.objects.get(pk=probe).due_at
+    assert look() == 1
+    assert carriers([probe, scheduled]) == {"second": 1, "first": 1}
+    assert Pending.objects.get(pk=probe).due_at == due_at
+
+
 def test_nothing_is_moved_without_a_route(shop: Caller, first: Account, second: Account) -> None:
     ids = wait(shop.service)
     is_stopped(first)
