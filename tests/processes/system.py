@@ -26,11 +26,11 @@ from chaski.identifiers import uuid7
 from config import local, processes
 from config.embedded import EmbeddedPostgres, EmbeddedValkey
 from config.environment import Secrets
-from config.management import Management
 from config.ports import any_free
 from config.processes import Ports, Process
 from config.supervisor import Supervisor
 from deliveries.cache import redis_url
+from tests.processes.management import ForkingManagement
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ class System:
             self._stack.enter_context(self.postgres)
             self._stack.enter_context(self.valkey)
             self.environment = self._variables()
-            self.manage = Management(ROOT, self.environment)
+            self.manage = self._stack.enter_context(ForkingManagement(ROOT, self.environment))
             self.manage.run("migrate", "--noinput")
             self.supervisor = Supervisor(
                 self.environment,
