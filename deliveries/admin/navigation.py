@@ -19,7 +19,7 @@ from chaski.vocabulary import Status
 from deliveries.admin.finding import OVERDUE, Wanted, find
 from deliveries.admin.message_list import there
 from deliveries.admin.showing import lasting, plain
-from deliveries.models import Account, Heartbeat, Lineage, Pause
+from deliveries.models import Account, Breaker, Heartbeat, Lineage, Pause
 
 #: A saved view counts no further.
 COUNTED = 99
@@ -194,6 +194,18 @@ def _now(request: HttpRequest) -> Iterator[Line]:
         for account in Account.objects.filter(stopped_at__isnull=False).order_by("pk")[:20]:
             page = reverse("admin:deliveries_account_change", args=[account.pk])
             yield Line(f"Stopped: {account}: {plain(account.stopped_reason, 200)}", "danger", page)
+        yield from _breakers()
+
+
+def _breakers() -> Iterator[Line]:
+    """Accounts whose provider is down."""
+    now = datetime.now(UTC)
+    open_ones = list(Breaker.objects.order_by("opened_at")[:20])
+    names = {account.pk: str(account) for account in Account.objects.filter(pk__in=[each.pk for each in open_ones])}
+    for each in open_ones:
+        since = lasting(now - each.opened_at)
+        words = f"Down for {since}: {names.get(each.pk, each.pk)}. Its messages wait; one is tried now and then."
+        yield Line(words, "danger", _list("breakerevent"))
 
 
 def _processes() -> Iterator[Line]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from selenium.common.exceptions import NoSuchElementException, StaleElementRefer
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from deliveries.models import Message
+from deliveries.models import Account, Breaker, BreakerEvent, Message, Reply, UnmappedCode
+from deliveries.models.breakers import BreakerChange
 from tests.admin import rows
+from tests.deliveries import steps
 from tests.factories import make_account, make_caller
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -238,3 +241,42 @@ def test_the_pages_fit_a_phone(phone: Person, operator: User, failed: Message) -
         assert wide <= 0, f"{path} is {wide} pixels wider than the screen"
         phone.shoot(f"phone-{name}")
     assert phone.complaints() == []
+
+
+@pytest.fixture
+def eventful(failed: Message) -> None:
+    """A row at least for each page that has few."""
+    account = Account.objects.get(name="texts")
+    Breaker.objects.create(account_id=account.pk, probe_at=steps.now() + timedelta(minutes=1))
+    BreakerEvent.objects.create(account=account, change=BreakerChange.OPENED, detail="20 of 20 calls failed")
+    UnmappedCode.objects.create(
+        provider="twilio", code="63999", error_class="transient", detail="Something new", message_id=failed.pk, times=7
+    )
+    for number, text in enumerate(["STOP", "When will it come? " * 20, "<script>document.title = 'taken'</script>"]):
+        Reply.objects.create(
+            account=account, event_id=str(number), channel="sms", sender="+56922222222", name="Luz", text=text,
+            message_id=failed.pk, service_id=failed.service_id, applied_at=steps.now(), wish="stop" if not number else "",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("who", ["desk", "phone"])
+def test_every_page_of_the_sidebar_opens_without_a_complaint(
+    who: str, request: pytest.FixtureRequest, operator: User, eventful: None
+) -> None:
+    person: Person = request.getfixturevalue(who)
+    person.log_in(operator)
+    links = person.driver.execute_script(
+        "return [...new Set([...document.querySelectorAll('#nav-sidebar a[href]')].map(a => a.getAttribute('href')))]"
+    )
+    paths = [path for path in links if path.startswith("/admin/") and "logout" not in path]
+    assert len(paths) > 15
+    person.reads("Its messages wait; one is tried now and then.")
+    for path in ["/admin/", *paths]:
+        person.go(path)
+        wide = person.driver.execute_script(
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"{path} is {wide} pixels wider than the screen"
+        assert person.complaints() == [], path
+        assert "taken" not in person.driver.title
+        person.shoot(f"{who}-page-{path.strip('/').replace('/', '-').replace('?', '-')[:60]}")
