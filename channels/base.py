@@ -249,8 +249,7 @@ class Provider(ABC):
         refused = {} if said else {"text": "must not be empty"}
         if outbound.attachments and (fault := cls.attachments_fault(outbound.attachments)):
             refused["attachments"] = fault
-        unknown = sorted(set(outbound.options) - set(cls.message_options))
-        if unknown:
+        if outbound.options and (unknown := sorted(set(outbound.options) - set(cls.message_options))):
             known = ", ".join(cls.message_options) or "none"
             refused["options"] = f"{cls.name} has no option {', '.join(unknown)}; it knows {known}"
         return refused

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from yarl import URL
 
 from channels.base import InvalidRecipient
+from channels.phones import e164
 from channels.urls import webhook_url
 
-_PHONE = re.compile(r"\+[0-9 ().\-/\u00a0\u2010-\u2015]+\Z")
 _TELEGRAM = re.compile(r"-?[0-9]{1,19}\Z|@[A-Za-z][A-Za-z0-9_]{3,31}\Z")
 _OPAQUE_LIMIT = 2048
 #: The push services of Chrome, Firefox, Safari and Edge. An endpoint comes from a browser, so anybody can make one up:
@@ -31,21 +30,6 @@ _PUSH_SERVICES = re.compile(
 #: A subscription's keys: how many bytes they have, and how that looks in base64url.
 _PUSH_KEYS = {"p256dh": (65, re.compile(r"[A-Za-z0-9_-]{87}")), "auth": (16, re.compile(r"[A-Za-z0-9_-]{22}"))}
 _BASE64URL = str.maketrans("+/", "-_")
-
-
-def phone(to: str) -> str:
-    """``to`` in E.164. It must carry its country code: ``+56912345678``, ``+56 9 1234 5678``."""
-    if not _PHONE.match(to.strip()):  # the library would read letters as digits and drop an extension
-        raise InvalidRecipient(
-            "is not an international phone number; write it as +56912345678, with + and country code"
-        )
-    try:
-        number = phonenumbers.parse(to)
-    except phonenumbers.NumberParseException as error:
-        raise InvalidRecipient("is not a phone number; write it as +56912345678, with + and country code") from error
-    if not phonenumbers.is_possible_number(number):
-        raise InvalidRecipient("has too few or too many digits for its country; write it as +56912345678")
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
 def email(to: str) -> str:
@@ -130,8 +114,8 @@ MEDIA: dict[str, Medium] = {
     medium.key: medium
     for medium in (
         Medium("email", email, timedelta(hours=72)),
-        Medium("sms", phone, _CHAT),
-        Medium("whatsapp", phone, _CHAT),
+        Medium("sms", e164, _CHAT),
+        Medium("whatsapp", e164, _CHAT),
         Medium("messenger", opaque, _CHAT),
         Medium("instagram", opaque, _CHAT),
         Medium("telegram", telegram, _CHAT),

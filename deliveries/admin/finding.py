@@ -15,7 +15,8 @@ from uuid import UUID
 from django.db import connection
 
 from channels.base import InvalidRecipient
-from channels.media import email, phone
+from channels.media import email
+from channels.phones import e164
 from chaski.vocabulary import Status
 
 #: A message that was due so long ago and that nobody took is stuck: a bell rings every second.
@@ -143,7 +144,7 @@ def recipients(text: str) -> Iterator[str]:
     """Every recipient that ``text`` may mean: as it stands, as a phone number without its +, as an e-mail address."""
     yield text
     digits = text.strip().lstrip("+").removeprefix("00")
-    for normalise, given in ((phone, f"+{digits}"), (email, text)):
+    for normalise, given in ((e164, f"+{digits}"), (email, text)):
         try:
             yield normalise(given)
         except InvalidRecipient:

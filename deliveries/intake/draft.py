@@ -95,7 +95,7 @@ def draft(service: Service, given: Any, *, key: str = "", account_id: int | None
     message_id = checked.get("id") or uuid7()
     # An id alone is a promise not to be doubled too.
     key = key or checked.get("key", "") or (f"id:{checked['id']}" if "id" in checked else "")
-    _offer_to_provider(account, checked, content, recipient, message_id)
+    _offer_to_provider(account, checked, content, recipient)
     return Draft(
         id=message_id,
         service_id=service.pk,
@@ -128,11 +128,12 @@ def fingerprint(given: Mapping[str, Any]) -> str:
 def _fields(given: Mapping[str, Any]) -> tuple[dict[str, Any], Errors]:
     checked: dict[str, Any] = {}
     errors: Errors = {}
-    for name, rule in FIELDS.items():
-        if given.get(name) is None:
+    for name, value in given.items():
+        rule = FIELDS.get(name)
+        if rule is None or value is None:
             continue
         try:
-            value = rule(given[name])
+            value = rule(value)
         except ValueError as error:
             errors[name] = [str(error)]
             continue
@@ -233,12 +234,12 @@ def _times(checked: Mapping[str, Any]) -> tuple[datetime | None, datetime]:
 
 
 def _offer_to_provider(
-    account: AccountRef, checked: Mapping[str, Any], content: Mapping[str, Any], recipient: str, message_id: UUID
+    account: AccountRef, checked: Mapping[str, Any], content: Mapping[str, Any], recipient: str
 ) -> None:
     """Ask the provider's own rules, so that what it is known to refuse is refused at the door."""
     provider = provider_class(account.channel, account.provider)
     outbound = Outbound(
-        message_id=str(message_id),
+        message_id="",
         channel=account.channel,
         to=recipient,
         text=content.get("text", ""),

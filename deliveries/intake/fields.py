@@ -38,7 +38,8 @@ def text_of(limit: int, *, lines: bool = True) -> Callable[[Any], str]:
             raise ValueError("holds a control character such as NUL; remove it")
         if not lines and ("\n" in value or "\r" in value):
             raise ValueError("must be a single line")
-        _refuse_unkeepable(value)
+        if not value.isascii():
+            _refuse_unkeepable(value)
         return value
 
     return check
