@@ -90,11 +90,11 @@ ALONE = "SELECT pg_try_advisory_xact_lock(hashtextextended('chaski.replies', 0))
 SUPPRESS = f"""
 WITH made AS (
     INSERT INTO suppression (service_id, channel, recipient, reason, actor)
-    SELECT %(service)s, %(channel)s, %(person)s, %(reason)s, %(actor)s WHERE NOT {_SINCE}
+    SELECT %(service)s::int, %(channel)s::text, %(person)s::text, %(reason)s, %(actor)s::text WHERE NOT {_SINCE}
     ON CONFLICT DO NOTHING RETURNING 1
 )
 INSERT INTO audit (actor, action, target, reason, detail)
-SELECT %(actor)s, 'suppress', %(target)s, %(reason)s, '{{}}' FROM made
+SELECT %(actor)s::text, 'suppress', %(target)s, %(reason)s, '{{}}' FROM made
 """
 LIFT = f"""
 WITH gone AS (
@@ -102,7 +102,7 @@ WITH gone AS (
         AND recipient = %(person)s AND actor = %(actor)s AND NOT {_SINCE} RETURNING 1
 )
 INSERT INTO audit (actor, action, target, reason, detail)
-SELECT %(actor)s, 'unsuppress', %(target)s, %(reason)s, '{{}}' FROM gone
+SELECT %(actor)s::text, 'unsuppress', %(target)s, %(reason)s, '{{}}' FROM gone
 """
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -34,7 +35,7 @@ def shared(db: None) -> Account:
 
 def come(account: Account, *written: Written) -> list[Reply]:
     """They come in and are applied."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), psycopg.Cursor(connection.connection) as cursor:  # as the relay has it: the server binds
         replies.store(cursor, [(account.pk, written)])
         while replies.apply(cursor):
             pass
