@@ -101,6 +101,11 @@ def simulator(port: int, smtp_port: int) -> Process:
     return Process("simulator", command, stage=2)
 
 
+def smpp(listen: str) -> Process:
+    """The connections of SMPP accounts, for those who have one: `bin/up` does not start it. It finishes what is under way."""
+    return Process("smpp", ("python", "manage.py", "smpp", "--listen", listen), stage=2, grace_seconds=30)
+
+
 def everything(ports: Ports, *, heavy_workers: int = 2) -> list[Process]:
     """All processes of one machine, in the order in which to start them."""
     return [

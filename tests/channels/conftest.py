@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ import pytest
 from channels import urls
 from channels.http import HttpClient
 from channels.simulator.server import Running, running
+from channels.smpp_gateway.account import GatewayAccount, Patience
+from channels.smpp_gateway.server import running as running_gateway
 from tests.channels import smtp_wire
 from tests.channels.certificates import Authority
+from tests.channels.smpp_office import SHORT, Office, Start
+from tests.channels.smsc import Smsc
 from tests.channels.wire import Server
 
 
@@ -113,6 +117,39 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages may go to this machine, as in development, and nowhere else in private."""
     monkeypatch.setattr(urls, "_allowed", ())
     urls.allow_private_networks(["127.0.0.0/8"])
+
+
+@pytest.fixture
+def smsc(opened: Opened) -> Smsc:
+    """An SMSC that takes everything."""
+    started: Smsc = opened(Smsc.started())
+    return started
+
+
+@pytest.fixture
+def office(smsc: Smsc, server: Server, http: HttpClient) -> Office:
+    """An SMPP account with its SMSC and Chaski, without a gateway."""
+    return Office.made(smsc, server, http)
+
+
+@pytest.fixture
+def stack(office: Office, opened: Opened) -> AsyncExitStack:
+    """Ends what a test starts, before the office."""
+    entered: AsyncExitStack = opened(AsyncExitStack())
+    return entered
+
+
+@pytest.fixture
+def gateway(office: Office, stack: AsyncExitStack) -> Start:
+    """Starts the SMPP gateway for the office's account with changes."""
+
+    async def start(patience: Patience = SHORT, **changes: str) -> Office:
+        office.settings = office.changed(**changes)
+        office.accounts[:] = [GatewayAccount(1, office.settings, office.chaski.url)]
+        office.gateway = await stack.enter_async_context(running_gateway(office.read, patience=patience, every=60))
+        return office
+
+    return start
 
 
 @pytest.fixture(params=smtp_wire.MANNERS)

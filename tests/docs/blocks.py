@@ -113,6 +113,7 @@ DOUBLES = {
     "test_prism.py": "Prism, with the vendor's OpenAPI file",
     "test_maildev.py": "maildev",
     "test_moto.py": "moto",
+    "test_smpp.py": "an SMSC of the npm package smpp",
     "test_web_push.py": "web-push-testing",
 }
 

@@ -8,6 +8,7 @@ Run by `./bin/test --doubles`. Twilio and Telegram are played from OpenAPI files
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import socket
@@ -16,7 +17,10 @@ import time
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -97,6 +101,34 @@ def maildev(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     arguments = ["node", str(modules / "maildev/bin/maildev"), "--ip", "127.0.0.1", "-s", str(smtp), "-w", str(web)]
     with started([*arguments, "--mail-directory", str(folder / "mails")], web, folder / "log"):
         yield smtp, f"http://127.0.0.1:{web}"
+
+
+@dataclass(frozen=True)
+class SmscDouble:
+    """An SMSC of the npm package ``smpp`` (``smsc.js``), and the address at which it tells what it saw."""
+
+    port: int
+    url: str
+
+    def seen(self) -> Any:
+        """What was bound, submitted, acknowledged."""
+        with urlopen(self.url) as answer:
+            return json.load(answer)
+
+    def write(self, sender: str, text: str) -> int:
+        """A person writes; the status that the delivery is answered with."""
+        with urlopen(Request(self.url, json.dumps({"from": sender, "text": text}).encode())) as answer:
+            status: int = json.load(answer)["status"]
+            return status
+
+
+@pytest.fixture
+def smsc(modules: Path, tmp_path: Path) -> Iterator[SmscDouble]:
+    """A new one, which knows nothing yet."""
+    smpp, web = free_port(), free_port()
+    shutil.copy(HERE / "smsc.js", FOLDER / "smsc.js")
+    with started(["node", str(FOLDER / "smsc.js"), str(smpp), str(web)], web, tmp_path / "smsc.log"):
+        yield SmscDouble(smpp, f"http://127.0.0.1:{web}")
 
 
 @pytest.fixture(scope="session")
