@@ -1,6 +1,6 @@
 """Is the process of this container at work? Called by the health checks of the Dockerfile and of docker-compose.yml.
 
-    python ops/health.py web|worker|relay|beat|flower
+    python ops/health.py web|worker|relay|beat|flower|smpp
 
 Exit 0 when it is; 1, with one line on stderr that says what was looked at, when it is not. A worker and a relay are judged
 by the sign of life that they leave in the database every five seconds, never by a ping: a worker that lost the database
@@ -62,7 +62,19 @@ def beat() -> None:
         raise Unhealthy(f"no periodic work was done in the last {PERIODIC_SECONDS} s")
 
 
-CHECKS: dict[str, Callable[[], None]] = {"web": web, "worker": worker, "relay": relay, "beat": beat, "flower": flower}
+def smpp(address: str = "http://127.0.0.1:8377") -> None:
+    """It answers. A bind that an SMSC refuses no new container would mend."""
+    _get(f"{address}/health", {})
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "web": web,
+    "worker": worker,
+    "relay": relay,
+    "beat": beat,
+    "flower": flower,
+    "smpp": smpp,
+}
 
 
 def _get(url: str, headers: dict[str, str]) -> None:

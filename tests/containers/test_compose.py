@@ -39,6 +39,7 @@ def queues(name: str) -> str:
         ("relay", processes.relay()),
         ("beat", processes.beat("/tmp/beat-schedule")),
         ("flower", processes.flower(5555, "0.0.0.0")),
+        ("smpp", processes.smpp("0.0.0.0:8377")),
     ],
 )
 def test_every_container_runs_the_command_that_bin_up_runs(name: str, process: processes.Process) -> None:
@@ -46,7 +47,8 @@ def test_every_container_runs_the_command_that_bin_up_runs(name: str, process: p
 
 
 def test_every_process_of_ours_is_there_and_nothing_else() -> None:
-    assert set(own_services()) == {"migrate", "web", *WORKERS, "relay", "beat", "flower"}
+    assert set(own_services()) == {"migrate", "web", *WORKERS, "relay", "beat", "flower", "smpp"}
+    assert {name for name, service in services().items() if "profiles" in service} == {"smpp"}
     assert services()["migrate"]["command"] == ["python", "manage.py", "migrate", "--noinput"]
     assert services()["relay"]["deploy"]["replicas"] == 2
 
@@ -154,7 +156,7 @@ def test_only_web_and_flower_are_published_and_both_on_loopback_unless_told_othe
 
 
 def test_nothing_starts_on_a_database_that_is_not_migrated() -> None:
-    for name in ("web", "relay", "beat", *WORKERS):
+    for name in ("web", "relay", "beat", "smpp", *WORKERS):
         asked = services()[name]["depends_on"]
         assert asked["migrate"]["condition"] == "service_completed_successfully", name
         assert asked["postgres"]["condition"] == "service_healthy", name
@@ -195,7 +197,8 @@ def test_compose_itself_takes_the_file(tmp_path: Path) -> None:
     required = {name for name, kind, _ in INTERPOLATION.findall(FILE.read_text()) if kind == ":?"}
     environment.write_text("".join(f"{name}=x1\n" for name in sorted(required)))
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    arguments = [*command, "--project-directory", str(ROOT), "--env-file", str(environment), "config"]
+    where = ["--project-directory", str(ROOT), "--env-file", str(environment), "--profile", "smpp"]
+    arguments = [*command, *where, "config"]
     done = subprocess.run([*arguments, "--format", "json"], capture_output=True, text=True, env=bare, check=False)
     assert done.returncode == 0, done.stderr
     read: dict[str, Any] = json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import socket
 from contextlib import closing
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from django.db import connection
 
+from channels.smpp_gateway.server import running
 from config.ports import any_free
 from deliveries.delivery.database import EngineConnection
 from deliveries.heartbeat import beat as leave_a_sign
@@ -92,6 +94,16 @@ def test_web_is_asked_under_its_public_name(
         health.web(live_server.url)
 
 
+def test_a_gateway_is_healthy_while_it_answers(health: ModuleType) -> None:
+    async def ask() -> None:
+        async with running(list) as gateway:
+            await asyncio.to_thread(health.smpp, gateway.url)
+        with pytest.raises(health.Unhealthy, match="gave no answer"):
+            await asyncio.to_thread(health.smpp, gateway.url)
+
+    asyncio.run(ask())
+
+
 def test_flower_that_is_not_there_is_unhealthy(health: ModuleType) -> None:
     with pytest.raises(health.Unhealthy, match="gave no answer"):
         health.flower(f"http://127.0.0.1:{any_free()}")
@@ -99,4 +111,4 @@ def test_flower_that_is_not_there_is_unhealthy(health: ModuleType) -> None:
 
 def test_it_wants_to_be_told_what_to_look_at(health: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert health.main([]) == 2
-    assert "web|worker|relay|beat|flower" in capsys.readouterr().err
+    assert "web|worker|relay|beat|flower|smpp" in capsys.readouterr().err
