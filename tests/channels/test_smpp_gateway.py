@@ -139,6 +139,20 @@ async def test_an_answer_that_comes_after_the_worker_gave_up_is_told(gateway: St
     assert (receipt.kind, receipt.message_id, receipt.provider_message_id) == (ReceiptKind.SENT, MESSAGE_ID, "id-1")
 
 
+async def test_an_answer_that_no_worker_waits_for_any_more_is_told(gateway: Start, smsc: Smsc) -> None:
+    office = await gateway()
+    smsc.on_submit = sides.silent
+    sending = asyncio.ensure_future(office.send())
+    await smsc.until(lambda there: there.submitted)
+    sending.cancel()  # as by the end of its process
+    await asyncio.wait({sending})
+    await sides.accepts((await smsc.bound()), smsc.submitted[0])
+    await until(lambda: office.chaski.told)
+    (receipt,) = office.chaski.told
+    assert isinstance(receipt, Receipt)
+    assert (receipt.kind, receipt.message_id) == (ReceiptKind.SENT, MESSAGE_ID)
+
+
 async def test_a_late_refusal_is_not_told_for_nothing_can_be_undone(gateway: Start, smsc: Smsc) -> None:
     office = await gateway()
     smsc.on_submit = sides.silent
