@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -19,7 +19,7 @@ from yarl import URL
 
 from channels.base import InDoubt, InvalidRecipient, Misconfigured, NotSent, RecipientRefused, SendError
 from channels.dns import PublicResolver, Resolver
-from channels.http_pool import NoAddress, Origin, Pool
+from channels.http_pool import NoAddress, Opener, Origin, Pool
 from channels.http_wire import BODY_LIMIT, HttpResponse, NotHttp
 from channels.urls import AddressRefused, webhook_url
 from channels.written import tell_written
@@ -29,7 +29,7 @@ __all__ = ["BODY_LIMIT", "HttpClient", "HttpResponse", "Reach"]
 #: Would end a header, or cannot be written: half a character has no bytes.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 #: A name with a version of three numbers, as Meta's specification wants it.
-AGENT = "User-Agent: Chaski/1.0.0"
+AGENT = "Chaski/1.0.0"
 #: Would end the first line of a request, or part it.
 _BREAKS = re.compile("[\x00-\x20\x7f]")
 
@@ -43,10 +43,11 @@ class Reach(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL taken apart: the connection that it needs, and how the request's head begins after the method."""
+    """A URL taken apart: the connection that it needs, and what the request's head names, ready for the wire."""
 
     origin: Origin
-    head: str
+    authority: str
+    path: str
 
 
 class HttpClient:
@@ -77,7 +78,7 @@ class HttpClient:
         """
         if reach is Reach.PUBLIC:
             _refuse_url(url)
-        target = _target(url)
+        target = target_of(url)
         request = _head(method, target, headers, len(body)) + body
         written = False
         try:
@@ -92,7 +93,7 @@ class HttpClient:
                 finally:
                     pool.give(target.origin, wire)
         except (NotHttp, OSError) as error:  # TimeoutError is an OSError
-            raise _in_doubt(error) if written else _not_sent(error) from None
+            raise in_doubt(error) if written else not_sent(error) from None
 
     async def close(self) -> None:
         """Close every connection; requests in flight fail."""
@@ -109,25 +110,31 @@ class HttpClient:
     def _pool(self, reach: Reach) -> Pool:
         if reach not in self._pools:
             public = reach is Reach.PUBLIC
-            self._pools[reach] = Pool(PublicResolver() if public else Resolver(), public=public)
+            self._pools[reach] = Pool(Opener(PublicResolver() if public else Resolver(), public=public))
         return self._pools[reach]
 
 
 def _head(method: str, target: Target, headers: Mapping[str, str], length: int) -> bytes:
     """The request up to its body. Raises ``Misconfigured`` where a header would break it up."""
-    lines = [f"{name}: {value}" for name, value in headers.items()]
+    lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     if "User-Agent" not in headers:
-        lines.append(AGENT)
+        lines.append(f"User-Agent: {AGENT}")
+    insist_on_headers(lines)
+    if length or method not in ("GET", "HEAD", "DELETE"):
+        lines.append(f"Content-Length: {length}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def insist_on_headers(lines: Iterable[str]) -> None:
+    """Raises ``Misconfigured`` where one of ``lines`` would break up the head of a request."""
     if any(_CONTROL.search(line) for line in lines):
         text = "a header to send holds a control character or half a character; look at the account"
         raise Misconfigured("invalid_header", text)
-    if length or method not in ("GET", "HEAD", "DELETE"):
-        lines.append(f"Content-Length: {length}")
-    return "\r\n".join([f"{method} {target.head}", *lines, "", ""]).encode()
 
 
 @lru_cache(maxsize=1024)
-def _target(url: str) -> Target:
+def target_of(url: str) -> Target:
     """Raises ``Misconfigured`` where ``url`` is none."""
     try:
         parts = URL(url)
@@ -139,8 +146,8 @@ def _target(url: str) -> Target:
         raise Misconfigured("invalid_url", text)
     if _BREAKS.search(parts.raw_path_qs + host):
         raise Misconfigured("invalid_url", "the URL to request holds a blank; look at the account's base_url")
-    head = f"{parts.raw_path_qs} HTTP/1.1\r\nHost: {parts.host_port_subcomponent}"
-    return Target(Origin(parts.scheme == "https", host, port), head)
+    origin = Origin(parts.scheme == "https", host, port)
+    return Target(origin, str(parts.host_port_subcomponent), parts.raw_path_qs)
 
 
 def _refuse_url(url: str) -> None:
@@ -150,7 +157,8 @@ def _refuse_url(url: str) -> None:
         raise RecipientRefused("url_refused", f"the URL {error}") from None
 
 
-def _in_doubt(error: Exception) -> SendError:
+def in_doubt(error: Exception) -> SendError:
+    """What it means that ``error`` came after the whole request was written."""
     if isinstance(error, TimeoutError):
         return InDoubt("timeout", "the request was sent and no whole answer came in time")
     if isinstance(error, NotHttp):
@@ -158,7 +166,8 @@ def _in_doubt(error: Exception) -> SendError:
     return InDoubt("connection_lost", f"the request was sent and the connection ended first ({_name(error)})")
 
 
-def _not_sent(error: Exception) -> SendError:
+def not_sent(error: Exception) -> SendError:
+    """What it means that ``error`` came while the request was not, or not wholly, written."""
     if isinstance(error, AddressRefused):
         return RecipientRefused("address_refused", str(error))
     if isinstance(error, TimeoutError):

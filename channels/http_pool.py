@@ -1,6 +1,6 @@
 """The kept-open HTTP connections of one process to everywhere: found by origin, opened with a checked address, dropped when idle.
 
-Called by ``channels.http``, on its loop.
+Called by ``channels.http``, on its loop; ``channels.http2`` opens its connections by the same ``Opener``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import errno
 import socket
 import ssl
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohappyeyeballs import start_connection
 
@@ -27,6 +28,7 @@ IDLE_SECONDS = 4.0
 NEXT_ADDRESS_SECONDS = 0.25
 
 Address = tuple[int, int, int, str, tuple[Any, ...]]
+P = TypeVar("P", bound=asyncio.Protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,57 @@ def tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-class Pool:
-    """Connections by origin. With ``public`` to public addresses only, which are looked at again at each connection."""
+class Opener:
+    """Opens connections. With ``public`` to public addresses only, which are looked at again at each connection."""
 
     def __init__(self, resolver: Resolver, *, public: bool) -> None:
         self._resolver = resolver
         self._public = public
+
+    async def open(self, origin: Origin, made: Callable[[], P], tls: Callable[[], ssl.SSLContext]) -> P:
+        """A new connection to ``origin`` for the protocol that is ``made``; ``tls`` gives the context where it takes one.
+
+        Raises ``OSError``, after ``CONNECT_SECONDS`` at the latest.
+        """
+        async with asyncio.timeout(CONNECT_SECONDS):
+            addresses = await self._addresses(origin.host, origin.port)
+            if self._public:
+                refuse_private(str(address[4][0]) for address in addresses)
+            link = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+            try:
+                _, protocol = await asyncio.get_running_loop().create_connection(
+                    made,
+                    sock=link,
+                    ssl=tls() if origin.tls else None,
+                    server_hostname=origin.host if origin.tls else None,
+                )
+            except BaseException:
+                link.close()
+                raise
+        return protocol
+
+    async def close(self) -> None:
+        """Nothing is open; connections belong to whoever asked for them."""
+        await self._resolver.close()
+
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        literal = _literal(host, port)
+        if literal:
+            return [literal]
+        try:
+            found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
+        except AddressRefused:
+            raise
+        except OSError as error:
+            raise NoAddress(error.errno, error.strerror) from error
+        return [(each["family"], socket.SOCK_STREAM, 0, "", (each["host"], each["port"])) for each in found]
+
+
+class Pool:
+    """Connections by origin, opened by ``opener``."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
         self._idle: defaultdict[Origin, list[tuple[Wire, float]]] = defaultdict(list)
         self._open: set[Wire] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -97,7 +144,7 @@ class Pool:
         for wire in list(self._open):
             self.drop(wire)
         self._idle.clear()
-        await self._resolver.close()
+        await self._opener.close()
 
     def _drop_idle(self) -> None:
         loop = asyncio.get_running_loop()
@@ -111,35 +158,9 @@ class Pool:
         self._sweep = loop.call_later(IDLE_SECONDS / 4, self._drop_idle) if self._idle else None
 
     async def _connect(self, origin: Origin) -> Wire:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            addresses = await self._addresses(origin.host, origin.port)
-            if self._public:
-                refuse_private(str(address[4][0]) for address in addresses)
-            link = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
-            try:
-                _, wire = await asyncio.get_running_loop().create_connection(
-                    Wire,
-                    sock=link,
-                    ssl=tls_context() if origin.tls else None,
-                    server_hostname=origin.host if origin.tls else None,
-                )
-            except BaseException:
-                link.close()
-                raise
+        wire = await self._opener.open(origin, Wire, tls_context)
         self._open.add(wire)
         return wire
-
-    async def _addresses(self, host: str, port: int) -> list[Address]:
-        literal = _literal(host, port)
-        if literal:
-            return [literal]
-        try:
-            found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
-        except AddressRefused:
-            raise
-        except OSError as error:
-            raise NoAddress(error.errno, error.strerror) from error
-        return [(each["family"], socket.SOCK_STREAM, 0, "", (each["host"], each["port"])) for each in found]
 
 
 def _literal(host: str, port: int) -> Address | None:

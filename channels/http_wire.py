@@ -39,6 +39,22 @@ class NotHttp(Exception):
     """What came back is not an HTTP answer, or has no end. The text says why and holds nothing of what came."""
 
 
+def hung_up(transport: asyncio.Transport | None) -> bool:
+    """Has the peer ended the connection, as far as the kernel knows?
+
+    One that the server has closed a moment ago looks open until the loop reads its end. Writing to it would fail
+    in a way that cannot be told from a server that read the request and died. What remains is a close that crosses the
+    request on the wire.
+    """
+    return transport is None or transport.is_closing() or _polled(transport, _HUNG_UP)
+
+
+def _polled(transport: asyncio.Transport | None, events: int) -> bool:
+    poller = select.poll()
+    poller.register(cast(asyncio.Transport, transport).get_extra_info("socket").fileno(), events)
+    return bool(poller.poll(0))
+
+
 class Wire(asyncio.Protocol):
     """A connection that carries one request at a time. Belongs to its loop."""
 
@@ -70,13 +86,8 @@ class Wire(asyncio.Protocol):
 
     @property
     def hung_up(self) -> bool:
-        """Has the peer ended it, as far as the kernel knows?
-
-        A connection that the server has closed a moment ago looks open until the loop reads its end. Writing to it would fail
-        in a way that cannot be told from a server that read the request and died. What remains is a close that crosses the
-        request on the wire.
-        """
-        return self.closing or self._polled(_HUNG_UP)
+        """Has the peer ended it, as far as the kernel knows? See ``hung_up`` above."""
+        return hung_up(self._transport)
 
     @property
     def stale(self) -> bool:
@@ -85,7 +96,7 @@ class Wire(asyncio.Protocol):
         A 408, say, which would be taken for the answer to the next request. A new TLS connection may have such bytes in all
         innocence (session tickets).
         """
-        return self.closing or self._polled(_HUNG_UP | select.POLLIN)
+        return self.closing or _polled(self._transport, _HUNG_UP | select.POLLIN)
 
     def write(self, request: bytes) -> None:
         """Hand ``request`` to the network. Raises ``ConnectionResetError`` where the connection is over: nothing has left."""
@@ -113,11 +124,6 @@ class Wire(asyncio.Protocol):
         """May something of the last request still be with the transport?"""
         transport = cast(asyncio.Transport, self._transport)
         return transport.get_write_buffer_size() > 0 or (self._tls and self._large)
-
-    def _polled(self, events: int) -> bool:
-        poller = select.poll()
-        poller.register(cast(asyncio.Transport, self._transport).get_extra_info("socket").fileno(), events)
-        return bool(poller.poll(0))
 
     # -- for the loop
 
