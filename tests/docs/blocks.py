@@ -111,6 +111,7 @@ def deadlines() -> str:
 #: What plays the vendor in each file of tests/doubles.
 DOUBLES = {
     "test_prism.py": "Prism, with the vendor's OpenAPI file",
+    "test_apns.py": "WireMock",
     "test_maildev.py": "maildev",
     "test_moto.py": "moto",
     "test_smpp.py": "an SMSC of the npm package smpp",

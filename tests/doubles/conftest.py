@@ -24,6 +24,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.channels.certificates import Authority
+
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / ".chaski" / "doubles"
 START_SECONDS = 60.0
@@ -160,3 +162,30 @@ def push_service(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     command = ["node", str(modules / "web-push-testing/src/bin/server.js"), str(port)]
     with started(command, port, tmp_path_factory.mktemp("web-push-testing") / "log"):
         yield f"http://127.0.0.1:{port}"
+
+
+@dataclass(frozen=True)
+class WireMock:
+    """As it runs: ``url`` speaks HTTP/2 over TLS, with a certificate of ``authority`` (PEM); ``admin`` is its own API."""
+
+    url: str
+    admin: str
+    authority: str
+
+
+@pytest.fixture(scope="session")
+def wiremock(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WireMock]:
+    """Answers as it is told, over HTTP/2."""
+    java = shutil.which("java")
+    if java is None:
+        pytest.skip("WireMock runs on Java, which is missing; install it with: apt-get install default-jre-headless")
+    (jar,) = (modules / "wiremock/build").glob("wiremock-standalone-*.jar")
+    folder, authority = tmp_path_factory.mktemp("wiremock"), Authority.made()
+    authority.keystore("localhost", folder / "keystore.p12", "password")
+    web, secure = free_port(), free_port()
+    ports = ["--bind-address", "127.0.0.1", "--port", str(web), "--https-port", str(secure)]
+    keys = ["--https-keystore", str(folder / "keystore.p12"), "--keystore-type", "PKCS12"]
+    words = ["--keystore-password", "password", "--key-manager-password", "password"]
+    command = [java, "-Xmx256m", "-jar", str(jar), *ports, *keys, *words, "--root-dir", str(folder)]
+    with started(command, secure, folder / "log"):
+        yield WireMock(f"https://localhost:{secure}", f"http://127.0.0.1:{web}/__admin", authority.pem.decode())
