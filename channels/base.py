@@ -109,10 +109,15 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The vendor took the message over. ``provider_message_id`` is empty where the vendor gives none."""
+    """The vendor took the message over. ``provider_message_id`` is empty where the vendor gives none.
+
+    ``rest_seconds``: for so long it takes nothing more through the account, by what its answer says is left; None: it does,
+    or does not say.
+    """
 
     provider_message_id: str = ""
     detail: str = ""
+    rest_seconds: float | None = None
 
 
 class InvalidRecipient(ValueError):

@@ -149,7 +149,7 @@ class X(Provider):
         )
         if not is_success(response):
             raise self._error(response, outbound.at)
-        return self._accepted(response)
+        return self._accepted(response, outbound.at)
 
     def _authorization(self, url: str, at: datetime) -> str:
         """The header of OAuth 1.0a; a body of JSON is not signed. Raises ``Misconfigured``.
@@ -171,13 +171,13 @@ class X(Provider):
             ) from None
         return str(headers["Authorization"])
 
-    def _accepted(self, response: HttpResponse) -> Accepted:
+    def _accepted(self, response: HttpResponse, at: datetime) -> Accepted:
         """A success may hold data and errors; with data the message was sent, and the errors are about something beside it."""
         answer = json_object(response)
         data, said = answer.get("data"), self.redact(_words(answer))
         event = data.get("dm_event_id") if isinstance(data, dict) else None
         if isinstance(event, str) and _ID.fullmatch(event):
-            return Accepted(event, said[:DETAIL_LIMIT])
+            return Accepted(event, said[:DETAIL_LIMIT], _rest(response.headers, at))
         raise CODES.error(_code(answer), said) or unreadable(response)
 
     def _error(self, response: HttpResponse, at: datetime) -> SendError:
@@ -266,9 +266,20 @@ def _words(answer: Mapping[str, Any]) -> str:
     return next((str(words) for words in found if words), "")
 
 
+def _rest(headers: Mapping[str, str], at: datetime) -> float | None:
+    """Seconds from ``at`` until every window that is used up begins anew; None where none of them is."""
+    spent = [end for window, end in _ends(headers).items() if headers.get(f"{window}-remaining") == "0"]
+    return wait_seconds((max(spent) - at).total_seconds()) if spent else None
+
+
 def _wait(headers: Mapping[str, str], at: datetime) -> float | None:
-    """Seconds from ``at`` until every window that is used up begins anew."""
-    ends = {window: end for window in _WINDOWS if (end := moment(headers.get(f"{window}-reset", "")))}
-    spent = [end for window, end in ends.items() if headers.get(f"{window}-remaining") == "0"]
-    until = max(spent, default=next(iter(ends.values()), None))
-    return wait_seconds((until - at).total_seconds()) if until else retry_after(headers)
+    """The same for a throttle, whose answer may not say which window it was."""
+    rest, first = _rest(headers, at), next(iter(_ends(headers).values()), None)
+    if rest is None and first is not None:
+        return wait_seconds((first - at).total_seconds())
+    return rest if rest is not None else retry_after(headers)
+
+
+def _ends(headers: Mapping[str, str]) -> dict[str, datetime]:
+    """When each window that the answer tells of begins anew."""
+    return {window: end for window in _WINDOWS if (end := moment(headers.get(f"{window}-reset", "")))}

@@ -17,6 +17,8 @@ from deliveries.sql import storable
 
 #: The longest wait after a throttle without a `Retry-After`.
 FREE_SECONDS = 120.0
+#: An account that is throttled without one rests for so long.
+REST_SECONDS = 1.0
 #: So many attempts take a vendor's `Retry-After` at its word alone.
 PATIENT_ATTEMPTS = 8
 
@@ -54,6 +56,8 @@ class Outcome:
     until: datetime | None = None
     suppress: bool = False
     account_wide: bool = False
+    #: For so long nothing more should go through its account: the provider throttles it, or took the last for now.
+    rest_seconds: float | None = None
     written_at: datetime | None = None
     #: Its code is in no table of ours.
     unmapped: bool = False
@@ -66,19 +70,26 @@ class Outcome:
     @classmethod
     def of_answer(cls, answer: Accepted) -> Outcome:
         """The outcome of an accepted attempt."""
-        return cls(detail=storable(answer.detail[:500]), provider_message_id=storable(answer.provider_message_id[:500]))
+        return cls(
+            detail=storable(answer.detail[:500]),
+            provider_message_id=storable(answer.provider_message_id[:500]),
+            rest_seconds=answer.rest_seconds,
+        )
 
     @classmethod
     def of_error(cls, error: SendError) -> Outcome:
         """The outcome of an attempt that raised."""
+        wait = error.retry_after if isinstance(error, (Throttled, Transient)) else None
+        account_wide = isinstance(error, Throttled) and error.scope is Scope.ACCOUNT
         return cls(
             error_class=error.error_class,
             code=storable(error.code),
             detail=storable(error.detail),
-            retry_after=error.retry_after if isinstance(error, (Throttled, Transient)) else None,
+            retry_after=wait,
             until=error.until if isinstance(error, NotAllowedNow) else None,
             suppress=isinstance(error, RecipientRefused) and error.suppress,
-            account_wide=isinstance(error, Throttled) and error.scope is Scope.ACCOUNT,
+            account_wide=account_wide,
+            rest_seconds=(wait or REST_SECONDS) if account_wide else None,
             unmapped=error.unmapped,
         )
 

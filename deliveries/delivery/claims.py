@@ -47,9 +47,10 @@ class Claims:
         self._others.close()
 
     def rest(self, account_id: int, seconds: float) -> None:
-        """Claim nothing through the account for so long: its provider asked for that."""
+        """Claim nothing through the account for so long: its provider asked for that, or has nothing left."""
         with self._lock:
-            self._resting[account_id] = time.monotonic() + seconds
+            until = time.monotonic() + seconds
+            self._resting[account_id] = max(until, self._resting.get(account_id, until))
         self._buckets.stop(account_key(account_id), seconds)
 
     def look_anew(self, hand: Hand) -> None:

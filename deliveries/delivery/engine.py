@@ -248,8 +248,8 @@ class Engine:
         now = moment(message, started, time.monotonic())
         history = History(message.tries, message.blind_count, message.expires_at, message.number)
         decision = decide(outcome, history, account.policy, now)
-        if outcome.account_wide:
-            self._claims.rest(message.account_id, outcome.retry_after or 1.0)
+        if outcome.rest_seconds is not None:
+            self._claims.rest(message.account_id, outcome.rest_seconds)
         tell(message, outcome, decision)
         self._record(hand, window, message, outcome, decision, now)
 

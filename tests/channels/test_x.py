@@ -219,6 +219,31 @@ class TestX(HttpContract):
         assert isinstance(error, Throttled)
         assert error.retry_after == wait
 
+    @pytest.mark.parametrize(
+        ("headers", "rest"),
+        [
+            ([], None),
+            (["x-rate-limit-remaining: 1", f"x-rate-limit-reset: {epoch(600)}"], None),
+            (["x-rate-limit-remaining: 0", f"x-rate-limit-reset: {epoch(600)}"], 600),
+            (["x-rate-limit-remaining: 0", "x-rate-limit-reset: soon"], None),
+            (
+                [
+                    "x-rate-limit-remaining: 0",
+                    f"x-rate-limit-reset: {epoch(600)}",
+                    "x-app-limit-24hour-remaining: 0",
+                    f"x-app-limit-24hour-reset: {epoch(3_600)}",
+                ],
+                3_600,
+            ),
+        ],
+    )
+    async def test_a_message_that_used_up_what_is_allowed_was_taken_and_says_until_when(
+        self, headers: list[str], rest: float | None, server: Server, http: HttpClient
+    ) -> None:
+        server.script = answers(answer(self.accepted_status, self.accepted_body, *headers))
+        given = await self.at(server.url, http).send(self.outbound(at=AT))
+        assert (given.provider_message_id, given.rest_seconds) == (self.provider_message_id, rest)
+
     async def test_the_code_of_a_throttle_waits_for_a_window_where_no_header_says_more(
         self, server: Server, http: HttpClient
     ) -> None:

@@ -58,3 +58,13 @@ def test_two_lanes_do_not_both_take_the_same_room(claims: Claims, monkeypatch: p
         taken = list(lanes.map(claim, (Lane.NORMAL, Lane.BULK)))
     loop.close()
     assert sum(len(each.messages) for each in taken) == 9
+
+
+def test_an_account_rests_as_long_as_the_longest_of_its_answers_says(claims: Claims) -> None:
+    window, account = Window(1_000, 10), Account.objects.get().pk
+    claims.rest(account, 60.0)
+    claims.rest(account, 0.0)
+    loop = asyncio.new_event_loop()
+    taken = claims.claim(Hand("sms", Lane.NORMAL, "task"), window, Accounts(HttpClient(), loop), 20)
+    loop.close()
+    assert taken.messages == []

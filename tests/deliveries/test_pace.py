@@ -15,7 +15,8 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 
-from channels.base import ReceiptKind
+from channels.base import Accepted, ReceiptKind
+from channels.rates import Rate
 from channels.sandbox import Sandbox
 from chaski.vocabulary import Lane
 from deliveries import cache, intake
@@ -23,7 +24,7 @@ from deliveries.delivery.engine import Engine
 from deliveries.delivery.pace import Pace
 from deliveries.models import Attempt, Message, Pending
 from deliveries.models.messages import Origin
-from deliveries.pacing import LEAD_SECONDS
+from deliveries.pacing import LEAD_SECONDS, waits
 from tests.deliveries import steps
 from tests.factories import Caller, make_account
 from tests.processes.system import wait_for
@@ -98,6 +99,28 @@ def test_an_account_sends_as_fast_as_its_rate_and_no_faster(
     assert set(Attempt.objects.values_list("message_id", "number")) == {
         (message_id, 1) for message_id in Message.objects.values_list("pk", flat=True)
     }, "waiting costs no attempt"
+
+
+def test_an_account_whose_allowance_is_used_up_rests_before_it_is_refused(
+    shop: Caller, draining: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vendor takes the first and says that nothing is left for a second: it is sent, and the others wait for that."""
+    begun: list[float] = []
+
+    async def takes_one(self: Sandbox, outbound: Any) -> Accepted:
+        begun.append(time.monotonic())
+        return Accepted(f"sandbox:{outbound.message_id}", rest_seconds=1.0 if len(begun) == 1 else None)
+
+    monkeypatch.setattr(Sandbox, "send", takes_one)
+    account = make_account("sms", options={"rate": "20/s"})
+    accept(shop, 1)
+    draining("sms")
+    wait_for(emptied, 5, "the first")
+    accept(shop, 3, to=OTHER_SMS)
+    wait_for(lambda: waits({account.pk: Rate(20)}).get(account.pk, 0) > 0.2, 0.7, "what other workers are told")
+    wait_for(emptied, 5, "the others")
+    assert [moment - begun[0] >= 0.99 for moment in begun] == [False, True, True, True]
+    assert list(Attempt.objects.values_list("number", "outcome")) == [(1, "accepted")] * 4
 
 
 def test_a_recipient_is_written_to_at_its_rate_and_keeps_nobody_else_waiting(
