@@ -9,6 +9,9 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from uuid import UUID
+
+from channels.kept import Keeper
 
 #: Gives a file's bytes. Raises ``NotSent`` where they cannot be had now, ``ContentRefused`` where there are none any more.
 Read = Callable[[], Awaitable[bytes]]
@@ -27,10 +30,12 @@ class Kind(StrEnum):
 
 
 class Carriage(StrEnum):
-    """How a vendor comes by a file: it is part of what is sent, or the vendor fetches it from a URL."""
+    """How a vendor comes by a file: it is part of what is sent, or the vendor fetches it from a URL for each message, or it
+    is given it once and keeps it."""
 
     ENCLOSED = "enclosed"
     FETCHED = "fetched"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Attachment:
 
     ``url`` is where a vendor can fetch it: the one that the service gave, or a signed one of ours, which works for days.
     ``read`` is None, and ``size`` too (bytes), for what is known by a URL of the service alone. ``content_id`` is the name by
-    which the HTML of a mail shows it (``cid:``), empty for what is only attached.
+    which the HTML of a mail shows it (``cid:``), empty for what is only attached. ``file_id`` is ours, None like ``read``.
+    ``keeper`` knows what the vendor calls the file; None where that is not to be used, and the vendor fetches it.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Attachment:
     size: int | None = None
     content_id: str = ""
     read: Read | None = field(default=None, compare=False)
+    file_id: UUID | None = None
+    keeper: Keeper | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> Kind:

@@ -168,6 +168,8 @@ class Provider(ABC):
     options: ClassVar[Sequence[Option]] = ()
     #: The files that a message may carry; None: it carries none.
     takes: ClassVar[Takes | None] = None
+    #: Codes of receipts which say that the vendor could not use a file that it had been given.
+    media_codes: ClassVar[frozenset[str]] = frozenset()
     #: What ``send`` understands in a message's own ``options``: name -> what it does.
     message_options: ClassVar[Mapping[str, str]] = {}
 
@@ -195,6 +197,13 @@ class Provider(ABC):
         for after "nothing" the message is sent again.
         """
         raise InDoubt("cannot_be_asked", f"{self.name} cannot be asked for a message")
+
+    def media_place(self, attachment: Attachment) -> str:
+        """Where, and as what, a media id of ``attachment`` holds (``Carriage.KEPT``): two with one place may share it.
+
+        It changes with whatever makes the vendor forget: another number, bot or page, another host, another kind of file.
+        """
+        return f"{self.base_url} {attachment.content_type}"
 
     def redact(self, text: str) -> str:
         """A vendor's ``text`` with the account's secrets blanked, fit for ``SendError.detail``."""

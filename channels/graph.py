@@ -12,23 +12,38 @@ import json
 import re
 from abc import ABC
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, ClassVar
 
-from channels.answers import by_status, json_error, retry_after
+from urllib3 import encode_multipart_formdata
+
+from channels.answers import by_status, json_error, json_object, retry_after, unreadable
 from channels.base import Forged, InboundRequest, InvalidOption, Misconfigured, Option, Provider, SendError, Unreadable
 from channels.codes import Codes
 from channels.http import HttpClient, HttpResponse
+from channels.kept import UPLOAD_SECONDS, MediaId
 
 VERSION = "v23.0"
 _ID = re.compile(r"[0-9]{1,20}")
 #: https://developers.facebook.com/docs/graph-api/guides/error-handling#errorcodes: 200 to 299.
 _PERMISSION = re.compile(r"2\d\d")
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})")
+_MEDIA_ID = re.compile(r"[A-Za-z0-9_:.-]{1,255}")
 
 TOKEN = Option("token", "the access token of a system user, which does not expire", required=True, secret=True)
 APP_SECRET = Option("app_secret", "the app's secret, which signs what Meta reports", secret=True)
 VERIFY_TOKEN = Option("verify_token", "the word that was typed into Meta's form for the webhook", secret=True)
 BASE_URL = Option("base_url", "where the Graph API is", default=f"https://graph.facebook.com/{VERSION}")
+_LINK = "link"
+MEDIA = Option(
+    "media",
+    "how Meta gets a file: upload, once for all messages with it, or link, for each message from CHASKI_PUBLIC_URL",
+    default="upload",
+)
+
+
+#: Fields by their names: a text, or a file: its name, its bytes, its media type.
+Form = Mapping[str, str | tuple[str, bytes, str]]
 
 
 class Graph(Provider, ABC):
@@ -46,13 +61,25 @@ class Graph(Provider, ABC):
 
     async def post(self, path: str, fields: Mapping[str, Any]) -> HttpResponse:
         """POST ``fields`` as JSON. Raises the ``SendError`` of a refusal."""
-        response = await self.http.request(
-            "POST",
-            f"{self._base}/{path}",
-            headers=self._headers,
-            body=json.dumps(fields).encode(),
-            timeout=self.call_seconds,
-        )
+        return await self._posted(path, self._headers, json.dumps(fields).encode(), self.call_seconds)
+
+    async def upload(self, path: str, fields: Form, answer: str, lasts: timedelta) -> MediaId:
+        """POST ``fields`` as a form; the id that Meta's ``answer`` holds under that name. Raises a ``SendError``."""
+        body, content_type = encode_multipart_formdata(fields)
+        response = await self._posted(path, self._headers | {"Content-Type": content_type}, body, UPLOAD_SECONDS)
+        given = json_object(response).get(answer)
+        if not isinstance(given, str) or not _MEDIA_ID.fullmatch(given):
+            raise unreadable(response)
+        return MediaId(given, lasts)
+
+    @property
+    def uploads(self) -> bool:
+        """Does this account give Meta files, or links to them?"""
+        return self.settings.get(MEDIA.name) != _LINK
+
+    async def _posted(self, path: str, headers: Mapping[str, str], body: bytes, seconds: float) -> HttpResponse:
+        url = f"{self._base}/{path}"
+        response = await self.http.request("POST", url, headers=headers, body=body, timeout=seconds)
         if 200 <= response.status < 300:
             return response
         raise self._error(response)
@@ -91,6 +118,12 @@ class Graph(Provider, ABC):
         expected = hmac.new(secret.encode(), request.body, hashlib.sha256).hexdigest()
         if found is None or not hmac.compare_digest(found[1], expected):
             raise Forged("X-Hub-Signature-256 does not match; is app_secret that of the app which reports?")
+
+
+def insist_on_media(settings: Mapping[str, str]) -> None:
+    """Raises ``InvalidOption``."""
+    if settings[MEDIA.name] not in (MEDIA.default, _LINK):
+        raise InvalidOption(MEDIA.name, f"must be {MEDIA.default} or {_LINK}")
 
 
 def insist_on_id(settings: Mapping[str, str], name: str) -> None:

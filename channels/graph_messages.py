@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from channels import graph, rules
 from channels.answers import json_object, unreadable
-from channels.attachments import Carriage, Kind, Takes
+from channels.attachments import Attachment, Carriage, Kind, Takes
 from channels.base import (
     Accepted,
     ContentRefused,
@@ -48,6 +48,7 @@ MESSAGE_OPTIONS = {
     "quick_replies": "buttons below the text, as the Send API has them",
     "human_agent": "true where a person writes: allowed for seven days after the customer's last message",
 }
+LIMITS = dict.fromkeys(Kind, 25_000_000) | {Kind.IMAGE: 8_000_000}
 _WINDOW = "more than 24 hours have passed since this person wrote last"
 
 #: A code alone, or with its subcode. Meta documents few of the latter; they come first where both are known.
@@ -108,7 +109,7 @@ class SendApi(graph.Graph):
     message_options = MESSAGE_OPTIONS
     #: Meta fetches media by their URL before it answers.
     call_seconds = 18.0
-    takes = Takes(Carriage.FETCHED, 1, dict.fromkeys(Kind, 25_000_000) | {Kind.IMAGE: 8_000_000})
+    takes = Takes(Carriage.FETCHED, 1, LIMITS)
     #: The option that names who sends.
     sender: ClassVar[str]
 
@@ -143,8 +144,12 @@ class SendApi(graph.Graph):
 
     async def send(self, outbound: Outbound) -> Accepted:
         """POST the message. Raises a ``SendError``."""
+        return await self.post_message(outbound)
+
+    async def post_message(self, outbound: Outbound, attachment_id: str = "") -> Accepted:
+        """POST the message, its file by ``attachment_id`` where there is one, else by its URL. Raises a ``SendError``."""
         rules.insist(rules.faults(outbound.options, _RULES))
-        response = await self.post(f"{self.settings[self.sender]}/messages", _request(outbound))
+        response = await self.post(f"{self.settings[self.sender]}/messages", _request(outbound, attachment_id))
         accepted = json_object(response).get("message_id")
         if not isinstance(accepted, str) or not _MESSAGE_ID.fullmatch(accepted):
             raise unreadable(response)
@@ -163,16 +168,21 @@ def _kinds(outbound: Outbound) -> list[str]:
     return [name for name in (*_MEDIA, "template") if outbound.options.get(name)]
 
 
-def _request(outbound: Outbound) -> dict[str, Any]:
+def type_of(attachment: Attachment) -> str:
+    """What the Send API calls this kind of file."""
+    return "file" if attachment.kind is Kind.DOCUMENT else str(attachment.kind)
+
+
+def _request(outbound: Outbound, attachment_id: str) -> dict[str, Any]:
     tagged = bool(outbound.options.get("human_agent"))
     manner = {"messaging_type": "MESSAGE_TAG", "tag": "HUMAN_AGENT"} if tagged else {"messaging_type": "RESPONSE"}
-    return {"recipient": {"id": outbound.to}, **manner, "message": _message(outbound)}
+    return {"recipient": {"id": outbound.to}, **manner, "message": _message(outbound, attachment_id)}
 
 
-def _message(outbound: Outbound) -> dict[str, Any]:
+def _message(outbound: Outbound, attachment_id: str) -> dict[str, Any]:
     for attachment in outbound.attachments:
-        kind = "file" if attachment.kind is Kind.DOCUMENT else str(attachment.kind)
-        return {"attachment": {"type": kind, "payload": {"url": attachment.url}}}
+        payload = {"attachment_id": attachment_id} if attachment_id else {"url": attachment.url}
+        return {"attachment": {"type": type_of(attachment), "payload": payload}}
     kinds = _kinds(outbound)
     if not kinds:
         quick = outbound.options.get("quick_replies")

@@ -76,12 +76,19 @@ def _pace(cls: type[Provider]) -> str:
     return f" Unless told otherwise it is sent at most {' and '.join(through + to)}." if through or to else ""
 
 
+_CARRIED = {
+    Carriage.FETCHED: "fetches them for each message",
+    Carriage.ENCLOSED: "gets them enclosed in each message",
+    Carriage.KEPT: "gets each once and keeps it",
+}
+
+
 def _takes(cls: type[Provider]) -> str:
     takes = cls.takes
     if takes is None:
         return " It takes no files."
     kinds = ", ".join(f"{kind} ({limit / 1_000_000:g} MB)" for kind, limit in takes.bytes_of.items())
-    how = "fetches them" if takes.carriage is Carriage.FETCHED else "gets them enclosed"
+    how = _CARRIED[takes.carriage]
     return f" A message carries up to {takes.count} of these files, and the vendor {how}: {kinds}."
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from channels import rules
 from channels.answers import by_status, is_success, json_error, json_object, retry_after, unreadable, wait_seconds
-from channels.attachments import Carriage, Kind, Takes
+from channels.attachments import Attachment, Carriage, Kind, Takes
 from channels.base import (
     Accepted,
+    ContentRefused,
     Forged,
     InboundRequest,
     InvalidOption,
@@ -31,6 +33,7 @@ from channels.base import (
     Unreadable,
 )
 from channels.http import HttpClient, HttpResponse
+from channels.kept import Keeper, MediaId
 from channels.rates import Rate, Rates
 from channels.reports import moment
 
@@ -48,6 +51,11 @@ _METHOD_OF = {
     Kind.AUDIO: ("sendAudio", "audio"),
     Kind.DOCUMENT: ("sendDocument", "document"),
 }
+#: A file_id holds for ever, for the same bot; ours is asked for anew once a year.
+#: https://core.telegram.org/bots/api#sending-files
+_FILE_ID_LASTS = timedelta(days=365)
+#: What Telegram says of a file_id that it does not know.
+_UNKNOWN_FILE = re.compile(r"wrong (remote |persistent )?file[_ ]?id|file_id_invalid|file_reference", re.I)
 #: Passed on as they are: https://core.telegram.org/bots/api#sendmessage
 _PASSED: dict[str, rules.Rule] = {
     "parse_mode": rules.one_of("HTML", "MarkdownV2", "Markdown"),
@@ -79,7 +87,7 @@ class Telegram(Provider):
     #: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
     usual_rates = Rates(Rate(30), Rate(1))
     #: What it fetches by a URL: https://core.telegram.org/bots/api#sending-files
-    takes = Takes(Carriage.FETCHED, 1, dict.fromkeys(Kind, 20_000_000) | {Kind.IMAGE: 5_000_000})
+    takes = Takes(Carriage.KEPT, 1, dict.fromkeys(Kind, 20_000_000) | {Kind.IMAGE: 5_000_000})
     options = (
         Option("token", "the bot's token from @BotFather (123456:ABC...)", required=True, secret=True),
         Option("webhook_secret", "the secret_token that setWebhook was given, to hear of replies", secret=True),
@@ -126,9 +134,34 @@ class Telegram(Provider):
         return refused
 
     async def send(self, outbound: Outbound) -> Accepted:
-        """Call the sending method. Raises a ``SendError``."""
+        """Call the sending method, with a file by its file_id where one is known. Raises a ``SendError``."""
         rules.insist(_faults(outbound))
-        method, fields = _request(outbound)
+        for attachment in outbound.attachments:
+            if attachment.keeper is not None:
+                return await self._send_kept(outbound, attachment.keeper)
+        return Accepted(_message_id(await self._call(outbound)))
+
+    def media_place(self, attachment: Attachment) -> str:
+        """A file_id is the bot's own, whose number its token begins with, and brings the file's name along."""
+        bot = self.settings["token"].partition(":")[0]
+        return f"{super().media_place(attachment)} {bot} {attachment.name}"
+
+    async def _send_kept(self, outbound: Outbound, keeper: Keeper) -> Accepted:
+        """The first message with a file has its URL; its answer tells the file_id for the others."""
+        async with keeper.first() as file_id:
+            try:
+                response = await self._call(outbound, file_id)
+            except ContentRefused as error:
+                if not file_id or not _UNKNOWN_FILE.search(error.detail) or not await keeper.forget(file_id):
+                    raise
+                file_id, response = "", await self._call(outbound)
+            accepted = Accepted(_message_id(response))
+            if not file_id and (told := _file_id(response, outbound.attachments[0])):
+                keeper.learn(MediaId(told, _FILE_ID_LASTS))
+            return accepted
+
+    async def _call(self, outbound: Outbound, file_id: str = "") -> HttpResponse:
+        method, fields = _request(outbound, file_id)
         response = await self.http.request(
             "POST",
             f"{self._url}/{method}",
@@ -138,7 +171,7 @@ class Telegram(Provider):
         )
         if not is_success(response) or json_object(response).get("ok") is not True:
             raise self._error(response, outbound.to)
-        return Accepted(_message_id(response))
+        return response
 
     def verify(self, request: InboundRequest) -> None:
         """Check the header with our secret: https://core.telegram.org/bots/api#setwebhook. Raises ``Forged``."""
@@ -178,22 +211,29 @@ class Telegram(Provider):
         return by_status(HttpResponse(status, response.headers, b""), said, code) if status else unreadable(response)
 
 
-def _request(outbound: Outbound) -> tuple[str, dict[str, Any]]:
+def _request(outbound: Outbound, file_id: str) -> tuple[str, dict[str, Any]]:
     fields: dict[str, Any] = {"chat_id": int(outbound.to) if _CHAT_NUMBER.fullmatch(outbound.to) else outbound.to}
     fields |= {name: outbound.options[name] for name in _PASSED if outbound.options.get(name) is not None}
-    for (method, field), url in _media(outbound):
+    for (method, field), url in _media(outbound, file_id):
         caption = {"caption": outbound.text} if outbound.text else {}
         return method, fields | caption | {field: url}
     return "sendMessage", fields | {"text": outbound.text}
 
 
-def _media(outbound: Outbound) -> Iterator[tuple[tuple[str, str], str]]:
+def _media(outbound: Outbound, file_id: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Each file's method and field, and where Telegram finds it."""
     for attachment in outbound.attachments:
-        yield _METHOD_OF[attachment.kind], attachment.url
+        yield _METHOD_OF[attachment.kind], file_id or attachment.url
     for option, method in _MEDIA.items():
         if outbound.options.get(option):
             yield method, outbound.options[option]
+
+
+def _file_id(response: HttpResponse, attachment: Attachment) -> str:
+    """What Telegram calls the file that the message carries, if it took it for what we said it is."""
+    result = json_object(response).get("result")
+    _, field = _METHOD_OF[attachment.kind]
+    return next(_files(result, (field,)), "") if isinstance(result, dict) else ""
 
 
 def _message_id(response: HttpResponse) -> str:
@@ -226,9 +266,11 @@ def _reply(update_id: int, message: Mapping[str, Any]) -> Reply:
     )
 
 
-def _files(message: Mapping[str, Any]) -> Iterator[str]:
+def _files(
+    message: Mapping[str, Any], kinds: Sequence[str] = ("photo", "document", "video", "audio", "voice")
+) -> Iterator[str]:
     """Ids, by which getFile gives what came: of a photo the largest size, which is the last."""
-    for kind in ("photo", "document", "video", "audio", "voice"):
+    for kind in kinds:
         found = message.get(kind)
         if isinstance(found, list):
             found = found[-1] if found else None

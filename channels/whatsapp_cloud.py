@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from channels import graph, rules
@@ -26,21 +28,22 @@ from channels.base import (
     ReceiptKind,
     RecipientRefused,
     Reply,
+    SendError,
     Throttled,
     Transient,
 )
 from channels.codes import Code, Codes
+from channels.kept import MediaId, with_media_id
 from channels.rates import Rate, Rates
 from channels.reports import moment, our_id
 from channels.whatsapp_replies import replies
+from channels.whatsapp_requests import CAPTIONED, MEDIA, kinds_of, request_of
 
 TEXT_LIMIT = 4096
 CAPTION_LIMIT = 1024
 _WAMID = re.compile(r"wamid\.[A-Za-z0-9+/=_-]{1,256}")
-_MEDIA = ("image_url", "video_url", "audio_url", "document_url", "sticker_url")
-_CAPTIONED = ("image_url", "video_url", "document_url")
 _RULES: dict[str, rules.Rule] = {
-    **dict.fromkeys(_MEDIA, rules.text),
+    **dict.fromkeys(MEDIA, rules.text),
     "filename": rules.text,
     "template": rules.OBJECT,
     "interactive": rules.OBJECT,
@@ -55,6 +58,11 @@ _KINDS = {
     "failed": ReceiptKind.UNDELIVERED,
 }
 _HOUR, _DAY = 3600.0, 86_400.0
+#: Thirty days, less one for clocks and for messages that wait at Meta.
+#: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media
+MEDIA_LASTS = timedelta(days=29)
+#: What a message is refused with whose media id Meta does not know: always, or where its words are about media.
+_MEDIA_CODES, _PARAMETER_CODES = frozenset({"131052", "131053"}), ("100", "131009")
 
 CODES = Codes(
     "https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes",
@@ -98,7 +106,7 @@ CODES = Codes(
             "131008": "a parameter is missing",
             "131009": "a parameter is not what Meta takes",
             "131051": "WhatsApp does not know this type of message",
-            "131052": "the media could not be fetched; is the URL public?",
+            "131052": "the media could not be had; is the URL public, or the upload more than a month old?",
             "131053": "the media could not be taken; is it of a type and size that WhatsApp takes?",
             "132000": "the template has another number of parameters",
             "132001": "there is no such template in this language, or it is not approved yet",
@@ -146,15 +154,19 @@ class WhatsAppCloud(graph.Graph):
         graph.APP_SECRET,
         graph.VERIFY_TOKEN,
         graph.BASE_URL,
+        graph.MEDIA,
     )
-    #: Meta fetches media by their URL before it answers.
+    #: Meta fetches media by their URL before it answers; before that, a message may wait for the upload of its file.
     call_seconds = 18.0
+    deadline_seconds = 30.0
+    lease_seconds = 90.0
     #: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media#supported-media-types
     takes = Takes(
-        Carriage.FETCHED,
+        Carriage.KEPT,
         1,
         {Kind.IMAGE: 5_000_000, Kind.VIDEO: 16_000_000, Kind.AUDIO: 16_000_000, Kind.DOCUMENT: 100_000_000},
     )
+    media_codes = _MEDIA_CODES
     message_options = {
         "template": "a template: its name, language and components, as the Cloud API has them",
         "image_url": "the URL of an image (up to 5 MB); the text becomes its caption",
@@ -173,13 +185,14 @@ class WhatsAppCloud(graph.Graph):
         """The settings; the number's id stands in the URL."""
         checked = super().check(settings)
         graph.insist_on_id(checked, "phone_number_id")
+        graph.insist_on_media(checked)
         return checked
 
     @classmethod
     def refuse(cls, outbound: Outbound) -> dict[str, str]:
         """WhatsApp takes a text of up to 4,096 characters, one media file, a template or something interactive."""
         refused = super().refuse(outbound) | _faults(outbound)
-        kinds = _kinds(outbound)
+        kinds = kinds_of(outbound)
         if kinds and outbound.attachments:
             refused[f"options.{kinds[0]}"] = "must not be given together with attachments"
         if kinds or outbound.attachments:
@@ -190,15 +203,32 @@ class WhatsAppCloud(graph.Graph):
             refused[f"options.{kinds[1]}"] = f"must not be given together with {kinds[0]}"
         if outbound.text and any(each.kind is Kind.AUDIO for each in outbound.attachments):
             refused["text"] = "must be empty: audio carries no caption; send the text as a message of its own"
-        limit = CAPTION_LIMIT if outbound.attachments or (kinds and kinds[0] in _CAPTIONED) else TEXT_LIMIT
+        limit = CAPTION_LIMIT if outbound.attachments or (kinds and kinds[0] in CAPTIONED) else TEXT_LIMIT
         if len(outbound.text) > limit:
             refused["text"] = f"must have at most {limit:,} characters here"
         return refused
 
     async def send(self, outbound: Outbound) -> Accepted:
-        """POST the message. Raises a ``SendError``."""
+        """POST the message, its file by its media id where Meta may keep it. Raises a ``SendError``."""
         rules.insist(_faults(outbound))
-        response = await self.post(f"{self.settings['phone_number_id']}/messages", _request(outbound))
+        for attachment in outbound.attachments:
+            if attachment.keeper is not None and self.uploads:
+                upload, send = partial(self._upload, attachment), partial(self._post, outbound)
+                return await with_media_id(attachment.keeper, upload, send, _is_unknown_media)
+        return await self._post(outbound)
+
+    def media_place(self, attachment: Attachment) -> str:
+        """Media ids belong to the number that they were uploaded for."""
+        return f"{super().media_place(attachment)} {self.settings['phone_number_id']}"
+
+    async def _upload(self, attachment: Attachment) -> MediaId:
+        assert attachment.read is not None, "only what a service uploaded to us has a keeper"
+        file = (attachment.name, await attachment.read(), attachment.content_type)
+        fields: graph.Form = {"messaging_product": "whatsapp", "type": attachment.content_type, "file": file}
+        return await self.upload(f"{self.settings['phone_number_id']}/media", fields, "id", MEDIA_LASTS)
+
+    async def _post(self, outbound: Outbound, media_id: str = "") -> Accepted:
+        response = await self.post(f"{self.settings['phone_number_id']}/messages", request_of(outbound, media_id))
         messages = json_object(response).get("messages")
         first = messages[0] if isinstance(messages, list) and messages else None
         accepted = first.get("id") if isinstance(first, dict) else None
@@ -212,43 +242,11 @@ class WhatsAppCloud(graph.Graph):
         return [*(receipt for status in _statuses(entries) if (receipt := _receipt(status))), *replies(entries)]
 
 
-def _kinds(outbound: Outbound) -> list[str]:
-    return [name for name in (*_MEDIA, "template", "interactive") if outbound.options.get(name)]
-
-
-def _request(outbound: Outbound) -> dict[str, Any]:
-    common: dict[str, Any] = {
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        "to": outbound.to.removeprefix("+"),
-        "biz_opaque_callback_data": outbound.message_id,
-    }
-    if outbound.options.get("reply_to"):
-        common["context"] = {"message_id": outbound.options["reply_to"]}
-    for attachment in outbound.attachments:
-        return common | _attached(attachment, outbound.text)
-    kinds = _kinds(outbound)
-    if not kinds:
-        text = {"body": outbound.text, "preview_url": bool(outbound.options.get("preview_url"))}
-        return common | {"type": "text", "text": text}
-    kind = kinds[0].removesuffix("_url")
-    if kinds[0] not in _MEDIA:
-        return common | {"type": kind, kind: outbound.options[kind]}
-    media: dict[str, Any] = {"link": outbound.options[kinds[0]]}
-    if outbound.text and kinds[0] in _CAPTIONED:
-        media["caption"] = outbound.text
-    if outbound.options.get("filename") and kind == "document":
-        media["filename"] = outbound.options["filename"]
-    return common | {"type": kind, kind: media}
-
-
-def _attached(attachment: Attachment, text: str) -> dict[str, Any]:
-    """A file with its caption; audio has none, so ``refuse`` lets no text come with it."""
-    kind = attachment.kind
-    media = {"link": attachment.url} | ({"caption": text} if text else {})
-    if kind is Kind.DOCUMENT:
-        media["filename"] = attachment.name
-    return {"type": str(kind), str(kind): media}
+def _is_unknown_media(error: SendError) -> bool:
+    """Meta has no code of its own for a media id that it does not know; its words name the parameter."""
+    if error.code in _MEDIA_CODES:
+        return True
+    return error.code in _PARAMETER_CODES and "media" in error.detail.lower()
 
 
 def _statuses(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,8 @@ without ``tell_written`` the moment is unknown, and nothing depends on it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -26,6 +28,16 @@ def watch_writing() -> Writing:
     writing = Writing()
     _writing.set(writing)
     return writing
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """What is written in the block is no request of an attempt: an upload, which many messages may be waiting for."""
+    token = _writing.set(None)
+    try:
+        yield
+    finally:
+        _writing.reset(token)
 
 
 def tell_written() -> None:

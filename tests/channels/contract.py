@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -28,6 +30,7 @@ from channels.base import (
     Unreadable,
 )
 from channels.http import HttpClient
+from channels.kept import MediaId, Upload
 
 MESSAGE_ID = "0190a5b4-7c00-7000-8000-0123456789ab"
 
@@ -54,6 +57,36 @@ async def read_nothing() -> bytes:
 def attachment(content_type: str, size: int = 1_000, name: str = "guía.bin") -> Attachment:
     """A file that a service uploaded."""
     return Attachment(name, content_type, f"https://chaski.example/files/token/{name}", size, read=read_nothing)
+
+
+@dataclass
+class Remembering:
+    """A ``Keeper`` that one message at a time asks. ``fresh``: what it knows is new, and another would be no better."""
+
+    media: MediaId | None = None
+    fresh: bool = False
+
+    async def uploaded(self, upload: Upload) -> str:
+        """As ``Keeper`` has it."""
+        if self.media is None:
+            self.media = await upload()
+        return self.media.id
+
+    @asynccontextmanager
+    async def first(self) -> AsyncIterator[str]:
+        """As ``Keeper`` has it."""
+        yield self.media.id if self.media else ""
+
+    def learn(self, media: MediaId) -> None:
+        """As ``Keeper`` has it."""
+        self.media = media
+
+    async def forget(self, media_id: str) -> bool:
+        """As ``Keeper`` has it."""
+        assert self.media is not None
+        assert self.media.id == media_id
+        self.media = self.media if self.fresh else None
+        return not self.fresh
 
 
 class Unused(HttpClient):

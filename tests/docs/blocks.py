@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from channels.attachments import Carriage, Takes
 from channels.base import Provider
 from channels.media import MEDIA
 from channels.registry import providers
@@ -132,11 +133,17 @@ def _provider(cls: type[Provider]) -> Iterable[str]:
     return (
         f"`{cls.name}`",
         "all" if every else ", ".join(f"`{channel}`" for channel in cls.channels),
-        str(cls.takes.count) if cls.takes else "-",
+        _files(cls.takes),
         *(_mark(can) for can in (cls.receipts, cls.reads, cls.replies, cls.reconciles, cls.idempotent)),
         ", ".join(rates) or "-",
         ", ".join(_doubles(cls)) or "-",
     )
+
+
+def _files(takes: Takes | None) -> str:
+    if takes is None:
+        return "-"
+    return f"{takes.count}, uploaded once" if takes.carriage is Carriage.KEPT else str(takes.count)
 
 
 def _mark(can: bool) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from channels.http import HttpClient, HttpResponse
 from channels.telegram import Telegram
 from channels.twilio import Twilio
 from channels.whatsapp_cloud import WhatsAppCloud
+from tests.channels.contract import Remembering, attachment
 
 pytestmark = pytest.mark.doubles
 
@@ -36,16 +38,16 @@ Play = Callable[[str], str]
 
 
 class Asking(HttpClient):
-    """Asks Prism for a certain answer, and keeps what it says about the request."""
+    """Asks Prism for a certain answer where the URL ends in ``at``, and keeps what it says about the request."""
 
-    def __init__(self, prefer: str = "") -> None:
+    def __init__(self, prefer: str = "", at: str = "") -> None:
         super().__init__()
-        self._prefer = prefer
+        self._prefer, self._at = prefer, at
         self.violations: list[str] = []
 
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], **more: Any) -> HttpResponse:
         """As asked, with the preference."""
-        wanted = {"Prefer": self._prefer} if self._prefer else {}
+        wanted = {"Prefer": self._prefer} if self._prefer and url.endswith(self._at) else {}
         answer = await super().request(method, url, headers={**headers, **wanted}, **more)
         self.violations += [answer.headers[name] for name in answer.headers if name.lower() == "sl-violations"]
         return answer
@@ -89,11 +91,11 @@ def whatsapp_url(prism: Play) -> str:
     return prism("meta/business-messaging.prism-ready.json")
 
 
-async def whatsapp(url: str, prefer: str = "", **changes: Any) -> Accepted:
+async def whatsapp(url: str, prefer: str = "", at: str = "", **changes: Any) -> Accepted:
     """One WhatsApp message to ``url``."""
     fields = {"message_id": MESSAGE_ID, "channel": "whatsapp", "to": "+56912345678", "text": "¡Hola!"}
     settings = {"phone_number_id": "106540352242922", "token": "EAAG", "base_url": f"{url}/v23.0"}
-    async with Asking(prefer) as http:
+    async with Asking(prefer, at) as http:
         account = WhatsAppCloud(WhatsAppCloud.check(settings), http)
         accepted = await account.send(Outbound(**{**fields, **changes}))
         assert http.violations == []
@@ -166,6 +168,14 @@ class TestWhatsApp:
     def test_what_is_sent_is_what_the_file_describes(self, changes: dict[str, Any], whatsapp_url: str) -> None:
         accepted = asyncio.run(whatsapp(whatsapp_url, **changes))
         assert accepted.provider_message_id.startswith("wamid.")
+
+    def test_a_file_is_uploaded_and_named_as_the_file_describes(self, whatsapp_url: str) -> None:
+        keeper = Remembering()
+        guide = replace(attachment("application/pdf"), keeper=keeper)
+        example = "example=Upload Audio JSON"  # the first one has a placeholder for the id
+        accepted = asyncio.run(whatsapp(whatsapp_url, example, "/media", attachments=(guide,)))
+        assert accepted.provider_message_id.startswith("wamid.")
+        assert keeper.media is not None
 
     @pytest.mark.parametrize(
         ("prefer", "expected"),
