@@ -26,6 +26,12 @@ DELETE FROM file WHERE id IN (
     SELECT id FROM file WHERE kept_until < chaski_now() ORDER BY kept_until LIMIT 50)
     AND kept_until < chaski_now()
 """
+#: What vendors call files that are gone, or called them once.
+FORGET_MEDIA = """
+DELETE FROM kept_media WHERE (file_id, account_id, place) IN (
+    SELECT file_id, account_id, place FROM kept_media o WHERE kept_until < chaski_now()
+        OR NOT EXISTS (SELECT FROM file f WHERE f.id = o.file_id) LIMIT 5000)
+"""
 FORGET_REROUTES = """
 DELETE FROM reroute WHERE id IN (
     SELECT id FROM reroute WHERE at < chaski_now() - interval '90 days' ORDER BY at LIMIT 5000)
@@ -55,6 +61,8 @@ def run() -> dict[str, int]:
             done["files"] = cursor.rowcount
             cursor.execute(FORGET_REROUTES)
             done["reroutes"] = cursor.rowcount
+            cursor.execute(FORGET_MEDIA)
+            done["media_ids"] = cursor.rowcount
         cursor.execute(SLOT, {"job": "hour", "every": "hour"})
         if cursor.fetchone():
             cursor.execute(PARTITIONS)

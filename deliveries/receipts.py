@@ -16,6 +16,7 @@ from uuid import UUID
 from channels.base import Receipt, ReceiptKind
 from chaski.vocabulary import Status
 from deliveries import apart, lifecycle
+from deliveries.delivery import media_rows
 from deliveries.delivery.settle import release
 from deliveries.lifecycle import MOVES, Move
 from deliveries.models.evidence import ReceiptEffect
@@ -190,6 +191,7 @@ def _move_all(cursor: Cursor, known: Mapping[UUID, Sequence[Waiting]]) -> set[in
     free = [receipt for message_id in statuses for receipt in known[message_id]]
     marks = _fold(cursor, free, statuses)
     _leave(cursor, HELD, [receipt for each, waiting in known.items() if each not in statuses for receipt in waiting])
+    media_rows.distrust(cursor, ((receipt.message_id, receipt.code) for receipt in free if receipt.message_id))
     _keep(cursor, marks)
     return {mark["id"] for mark in marks}
 

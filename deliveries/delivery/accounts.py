@@ -19,6 +19,7 @@ from channels.rates import Rates
 from channels.registry import UnknownProvider, provider_class
 from deliveries.conf import timings
 from deliveries.delivery.enclosures import Enclosures
+from deliveries.delivery.media_ids import MediaIds
 from deliveries.models.accounts import InDoubtPolicy
 from deliveries.retry import Policy
 from deliveries.secrets import Unsealable, unseal
@@ -45,8 +46,9 @@ class LiveAccount:
     receipts_url: str = ""
     rates: Rates = UNPACED
     provider: Provider | None = None
-    #: Where the files of its messages are read; None where nothing is sent.
+    #: Where the files of its messages are read, and what their vendors call them; None where nothing is sent.
     files: Enclosures | None = None
+    media: MediaIds | None = None
     problem: str = ""
 
 
@@ -60,6 +62,7 @@ class Accounts:
         self._http = http
         self._loop = loop
         self._files = Enclosures()
+        self._media = MediaIds(self._files)
         self._live: dict[int, LiveAccount] = {}
         self._read_at: dict[int, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -80,7 +83,7 @@ class Accounts:
         account_id, updated_at = row[0], row[-1]
         known = self._live.get(account_id)
         if known is None or known.updated_at != updated_at:
-            self._live[account_id] = replace(live(row, self._http), files=self._files)
+            self._live[account_id] = replace(live(row, self._http), files=self._files, media=self._media)
             if known is not None and known.provider is not None:
                 self._loop.call_soon_threadsafe(self._close_later, known.provider)
 
@@ -89,7 +92,9 @@ class Accounts:
         for account in list(self._live.values()):
             if account.provider is not None:
                 await _give_back(account.provider)
+        await self._media.close()
         await self._http.close()
+        self._files.close()
 
     def _close_later(self, provider: Provider) -> None:
         """Give back what the old provider holds open, once no call through it can be under way any more."""

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 #: So many answers of an account within so many seconds, and such a share of them bad, open its breaker.
 ANSWERS, SECONDS, SHARE = 20, 10.0, 0.8
 #: Codes of outcomes that are no answers of a vendor.
-OUR_OWN = frozenset({"no_time_left", "no_room", "file_unavailable"})
+OUR_OWN = frozenset({"no_time_left", "no_room", "file_unavailable", "upload_under_way"})
 #: From the opening to the first probe; twice as long after each that failed, up to the limit.
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 30.0
 #: Where nothing of the account was due after all, the probe is somebody's again.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 import psycopg
@@ -18,7 +19,9 @@ import psycopg
 from channels.attachments import Carriage, Read
 from channels.base import ContentRefused, NotSent, Outbound, Provider
 from deliveries.delivery.database import EngineConnection
+from deliveries.sql import Cursor
 
+T = TypeVar("T")
 SELECT = "SELECT content FROM file WHERE id = %(id)s"
 KEPT_BYTES = 64_000_000
 #: For calls whose messages enclose files, all of them together. Each file is there as it is and in base64, in pieces and whole.
@@ -59,13 +62,36 @@ class Enclosures:
         Waits no longer than leaves the provider its time until ``deadline`` (the loop's). Raises ``NotSent``.
         """
         enclosed = provider.takes is not None and provider.takes.carriage is Carriage.ENCLOSED
-        needed = min(ROOM_BYTES, TIMES * sum(each.size or 0 for each in outbound.attachments)) if enclosed else 0
-        await self._take(needed, deadline - provider.call_seconds)
+        size = sum(each.size or 0 for each in outbound.attachments) if enclosed else 0
+        async with self.hold(size, deadline - provider.call_seconds):
+            yield
+
+    @asynccontextmanager
+    async def hold(self, size: int, until: float) -> AsyncIterator[None]:
+        """Wait until the process has memory for ``size`` bytes on their way, and hold it for the length of the block.
+
+        Waits no longer than ``until`` (the loop's). Raises ``NotSent``.
+        """
+        needed = min(ROOM_BYTES, TIMES * size)
+        await self._take(needed, until)
         try:
             yield
         finally:
             self._free += needed
             self._freed.set()
+
+    async def ask(self, work: Callable[[Cursor], T]) -> T:
+        """What ``work`` gives, a few statements about files that are transactions of their own. Raises ``psycopg.Error``."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._worked, work)
+
+    def _worked(self, work: Callable[[Cursor], T]) -> T:
+        with self._connection.statements() as cursor:
+            return work(cursor)
+
+    def close(self) -> None:
+        """Give back the connection, once what is under way is done."""
+        self._thread.submit(self._connection.close)
+        self._thread.shutdown(wait=False)
 
     async def _take(self, needed: int, until: float) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from channels.attachments import Attachment
+from channels.attachments import Attachment, Carriage
 from channels.base import ContentRefused, InDoubt, Misconfigured, NotSent, Outbound, Provider, SendError
 from channels.written import watch_writing
 from chaski.vocabulary import ErrorClass
@@ -53,7 +53,7 @@ async def send(claimed: Claimed, account: LiveAccount, deadline: float, started:
 async def _call(claimed: Claimed, account: LiveAccount, provider: Provider, deadline: float, at: datetime) -> Outcome:
     """Whatever a provider raises besides a ``SendError`` counts as in doubt: it may have written its request."""
     try:
-        going = outbound(claimed, account, at)
+        going = _kept(outbound(claimed, account, at), account, provider, deadline)
         room = account.files.room(going, provider, deadline) if account.files and going.attachments else nullcontext()
         async with room, asyncio.timeout_at(deadline):
             answer = await provider.send(going)
@@ -107,6 +107,17 @@ def _attachments(content: Mapping[str, Any], account: LiveAccount) -> tuple[Atta
         return attachments.of(content, reader)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise ContentRefused("unreadable_row", "its attachments are not of the form that intake writes") from None
+
+
+def _kept(going: Outbound, account: LiveAccount, provider: Provider, deadline: float) -> Outbound:
+    """With what knows the vendor's names for its files, which it waits for as long as leaves the provider its time."""
+    media, takes = account.media, provider.takes
+    if media is None or takes is None or takes.carriage is not Carriage.KEPT or not going.attachments:
+        return going
+    until = deadline - provider.call_seconds
+    return replace(
+        going, attachments=tuple(media.kept(each, account.id, provider, until) for each in going.attachments)
+    )
 
 
 def tell(claimed: Claimed, outcome: Outcome, decision: Decision) -> None:

@@ -155,4 +155,4 @@ def _attachment(row: Mapping[str, Any], reader: Callable[[UUID], Read]) -> Attac
     if "id" not in row:
         return Attachment(name, kind, str(row["url"]), content_id=shown)
     file_id = UUID(row["id"])
-    return Attachment(name, kind, url_of(file_id, name), int(row["size"]), shown, reader(file_id))
+    return Attachment(name, kind, url_of(file_id, name), int(row["size"]), shown, reader(file_id), file_id)

@@ -4,7 +4,7 @@ from deliveries.models.accounts import Account, Endpoint, Route, Template
 from deliveries.models.breakers import Breaker, BreakerEvent
 from deliveries.models.control import Audit, Heartbeat, Lineage, Pause, PeriodicSlot, Suppression, Watch
 from deliveries.models.evidence import Attempt, Event, Inquiry, Receipt, Reroute, UnmappedCode
-from deliveries.models.files import File
+from deliveries.models.files import File, KeptMedia
 from deliveries.models.messages import Acceptance, Batch, Idempotency, Message, Pending, Told, Untold
 from deliveries.models.parked import Parked
 from deliveries.models.replies import Contact, Reply
@@ -26,6 +26,7 @@ __all__ = [
     "Heartbeat",
     "Idempotency",
     "Inquiry",
+    "KeptMedia",
     "Lineage",
     "Message",
     "Parked",

@@ -35,3 +35,24 @@ class File(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class KeptMedia(models.Model):
+    """What a vendor calls one of our files at one account. Written by ``deliveries.delivery.media_rows``.
+
+    No foreign keys: the release before removes files and knows nothing of this table.
+    """
+
+    pk = models.CompositePrimaryKey("file_id", "account_id", "place")
+    file_id = models.UUIDField()
+    account_id = models.IntegerField()
+    place = models.TextField(help_text="What else it depends on: the host, the number or bot, the kind of file.")
+    media_id = models.TextField(help_text="Empty while somebody uploads the file.")
+    kept_at = models.DateTimeField()
+    kept_until = models.DateTimeField(help_text="Until then the vendor surely has it, or the upload is under way.")
+
+    class Meta:
+        db_table = "kept_media"
+
+    def __str__(self) -> str:
+        return f"file {self.file_id} at account {self.account_id}"

@@ -247,6 +247,7 @@ def test_the_tables_of_this_file_know_every_table_that_a_service_owns(owned: The
         "heartbeat",
         "idempotency",
         "inquiry",
+        "kept_media",
         "lineage",
         "message",
         "parked",
