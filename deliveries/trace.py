@@ -6,10 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from chaski.vocabulary import Status
+from chaski.vocabulary import ErrorClass, Status
 from deliveries import reading
 from deliveries.delivery.inquiries import RECONCILED
-from deliveries.models import Account, Attempt, Audit, Event, Inquiry, Message, Pending, Receipt, Reply, Reroute
+from deliveries.models import (
+    Account,
+    Attempt,
+    Audit,
+    Contact,
+    Event,
+    Inquiry,
+    Message,
+    Pending,
+    Receipt,
+    Reply,
+    Reroute,
+)
 from deliveries.models.evidence import ReceiptEffect
 
 _WAITS = {
@@ -48,6 +60,15 @@ class Trace:
     status: Status
     waiting: reading.Waiting | None
     entries: list[Entry]
+    #: Of a message that was not allowed: when its recipient last wrote to its account, as far as we were told.
+    last_reply_at: datetime | None = None
+
+    @property
+    def last_reply(self) -> str:
+        """In words when the recipient last wrote; empty where that matters nothing, or nobody told us."""
+        if self.last_reply_at is None:
+            return ""
+        return f"the recipient last wrote to this account at {self.last_reply_at:%Y-%m-%d %H:%M:%S} UTC"
 
     @property
     def waits(self) -> str:
@@ -61,7 +82,7 @@ class Trace:
 
 
 def trace(message: Message) -> Trace:
-    """The life of ``message``: nine queries at most, whatever happened."""
+    """The life of ``message``: ten queries at most, whatever happened."""
     pending = Pending.objects.filter(pk=message.pk).first()
     now, pauses = reading.now_and_pauses()
     accounts = Account.objects.filter(pk=message.account_id).only("channel", "provider", "options")
@@ -73,7 +94,13 @@ def trace(message: Message) -> Trace:
         status=reading.effective_status(message, pending),
         waiting=reading.waiting(pending, pauses, now, slots),
         entries=sorted(entries, key=lambda entry: entry.at),
+        last_reply_at=_last_reply_at(message) if message.error_class == ErrorClass.NOT_ALLOWED_NOW else None,
     )
+
+
+def _last_reply_at(message: Message) -> datetime | None:
+    wrote = Contact.objects.filter(account_id=message.account_id, person=message.recipient)
+    return wrote.values_list("replied_at", flat=True).first()
 
 
 def _events(message: Message) -> list[Entry]:

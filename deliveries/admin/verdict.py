@@ -56,7 +56,10 @@ def _sent(found: Trace, now: datetime) -> Verdict:
 
 
 def _failed(found: Trace, now: datetime) -> Verdict:
-    return Verdict("No", f"{_capital(reason_of(found.message) or 'it failed')}.", "Mend the cause, then redeliver.")
+    why = f"{_capital(reason_of(found.message) or 'it failed')}."
+    if found.last_reply:
+        why += f" {_capital(found.last_reply)}."
+    return Verdict("No", why, "Mend the cause, then redeliver.")
 
 
 def _expired(found: Trace, now: datetime) -> Verdict:

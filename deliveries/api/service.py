@@ -22,8 +22,9 @@ from deliveries.api.messages import service_of
 from deliveries.api.problems import Problem
 from deliveries.api.serializers import MessageIn, answers
 from deliveries.conf import limits
+from deliveries.intake.draft import Draft
 from deliveries.intake.fields import text_of
-from deliveries.models import Suppression
+from deliveries.models import Contact, Suppression
 
 _LONGEST = timedelta(days=92)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -91,8 +92,18 @@ class PreviewView(APIView):
                 **{part: content.get(part, "") for part in ("text", "subject", "html")},
                 "template": content.get("template"),
                 "template_version": content.get("template_version"),
+                "last_reply_at": _last_reply_at(checked),
             }
         )
+
+
+def _last_reply_at(checked: Draft) -> datetime | None:
+    """Of accounts of its own alone: what comes to one that services share is for whom it was written to."""
+    account = checked.account
+    if account.service_id != checked.service_id:
+        return None
+    wrote = Contact.objects.filter(account_id=account.id, person=checked.recipient)
+    return wrote.values_list("replied_at", flat=True).first()
 
 
 class SuppressionsView(APIView):

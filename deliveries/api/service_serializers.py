@@ -24,6 +24,10 @@ class Preview(serializers.Serializer[Any]):
     html = serializers.CharField(allow_blank=True)
     template = serializers.CharField(allow_null=True)
     template_version = serializers.IntegerField(allow_null=True)
+    last_reply_at = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When the recipient last wrote to the account; null where we were not told, or services share the account.",
+    )
 
 
 class FileIn(serializers.Serializer[Any]):

@@ -14,12 +14,12 @@ from django.urls import reverse
 
 from channels.base import Receipt as ProviderReceipt
 from channels.base import ReceiptKind
-from chaski.vocabulary import Status
+from chaski.vocabulary import ErrorClass, Status
 from deliveries import acts, callbacks, lifecycle
 from deliveries.lifecycle import Move
-from deliveries.models import Audit, Batch, Message, Pending, Service
+from deliveries.models import Audit, Batch, Contact, Message, Pending, Service
 from deliveries.models.control import PauseScope
-from deliveries.retry import Decision
+from deliveries.retry import Decision, Outcome
 from deliveries.setting_up import set_endpoint
 from tests.admin import rows
 from tests.admin.conftest import Enter
@@ -106,6 +106,15 @@ def test_every_status_answers_whether_it_arrived_and_why(
     html = page(boss, become(rows.accept(service)))
     assert f"<strong>{answer}</strong>" in html
     assert because in html
+
+
+def test_what_was_not_allowed_says_when_the_recipient_last_wrote(boss: Client, service: Service) -> None:
+    closed = Outcome(str(ErrorClass.NOT_ALLOWED_NOW), "131047", "more than 24 hours have passed")
+    message = rows.failed(rows.accept(service), closed)
+    assert "last wrote" not in page(boss, message), "nobody told us"
+    wrote = datetime(2026, 11, 25, 10, 3, tzinfo=UTC)
+    Contact.objects.create(account_id=message.account_id, person=message.recipient, replied_at=wrote)
+    assert "The recipient last wrote to this account at 2026-11-25 10:03:00 UTC." in page(boss, message)
 
 
 def test_a_pause_is_named_as_what_the_message_waits_for(boss: Client, service: Service) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from chaski.vocabulary import Status
-from deliveries.models import Account, Audit, Suppression, Template
+from deliveries.models import Account, Audit, Contact, Suppression, Template
 from tests.api.calls import SMS, Api, move, nothing_stored, problem
-from tests.factories import Caller, make_caller
+from tests.deliveries import steps
+from tests.factories import Caller, make_account, make_caller
 
 
 def test_me_is_the_service_with_its_limits_and_usage(api: Api, theirs: Api) -> None:
@@ -56,6 +57,20 @@ def test_a_preview_shows_what_would_be_sent_and_stores_nothing(api: Api, templat
     assert (body["subject"], body["html"]) == ("Hola <Ana>", "<b>&lt;Ana&gt;</b>")
     assert (body["recipient"], body["account"], body["provider"]) == ("Ana@example.com", "post", "sandbox")
     assert (body["template"], body["template_version"]) == ("hi", 1)
+
+
+def test_a_preview_tells_when_the_recipient_last_wrote_to_an_account_of_the_service(api: Api) -> None:
+    asked, wrote = {"channel": "whatsapp", "to": "+56 9 1234 5678", "text": "x"}, steps.now()
+    own = make_account("whatsapp", name="own", service=api.caller.service)
+    assert api.post("previews", {**asked, "account": "own"}).json()["last_reply_at"] is None, "nobody told us"
+    shared = make_account("whatsapp", name="shared")
+    for account in (own, shared):
+        Contact.objects.create(account_id=account.pk, person="+56912345678", replied_at=wrote)
+    told = {
+        name: api.post("previews", {**asked, "account": name}).json()["last_reply_at"] for name in ("own", "shared")
+    }
+    assert told["shared"] is None, "it may have been written to another service"
+    assert datetime.fromisoformat(told["own"]) == wrote
 
 
 @pytest.mark.parametrize("body", [{"channel": "email"}, [], "x", None, {**SMS, "to": "1"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
@@ -13,7 +14,7 @@ from django.db import connection
 from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
-from deliveries.models import Account, Audit, Message, Pause
+from deliveries.models import Account, Audit, Contact, Message, Pause
 from tests.api.calls import SMS, Api, lease, move, nothing_stored
 from tests.commands.shell import refused, run, same_shape
 from tests.factories import make_account, make_caller
@@ -200,6 +201,20 @@ def test_a_trace_tells_the_whole_life_in_order(api: Api) -> None:
     told = run("trace", sent["id"]).out
     for words in ("accepted and queued", "failed: spent", "service:shop asked for: redeliver"):
         assert words in told
+
+
+@pytest.mark.parametrize(("error_class", "told"), [("not_allowed_now", True), ("content_refused", False)])
+def test_a_trace_of_what_was_not_allowed_says_when_the_recipient_last_wrote(
+    api: Api, error_class: str, told: bool
+) -> None:
+    sent = api.send()
+    message = Message.objects.get(pk=sent["id"])
+    wrote = datetime(2026, 11, 25, 10, 3, tzinfo=UTC)
+    Contact.objects.create(account_id=message.account_id, person=message.recipient, replied_at=wrote)
+    move(sent["id"], Status.SENDING, Status.FAILED, error_class=error_class, error_code="131047", reason="no")
+    words = "the recipient last wrote to this account at 2026-11-25 10:03:00 UTC"
+    assert (words in run("trace", sent["id"]).out) == told
+    assert (run("trace", sent["id"], "--json").json["last_reply_at"] is not None) == told
 
 
 def test_a_trace_of_a_waiting_message_says_for_what_and_until_when(api: Api) -> None:

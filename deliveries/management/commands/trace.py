@@ -21,6 +21,7 @@ class Command(Base):
             "provider": "twilio",
             "waiting_for": "retry",
             "waiting_until": "2030-01-31T12:00:00+00:00",
+            "last_reply_at": None,
             "entries": [
                 {
                     "at": "2030-01-31T11:59:00+00:00",
@@ -48,6 +49,7 @@ class Command(Base):
                     "provider": message.provider,
                     "waiting_for": found.waiting.reason if found.waiting else None,
                     "waiting_until": found.waiting.until if found.waiting else None,
+                    "last_reply_at": found.last_reply_at,
                     "entries": [asdict(entry) for entry in found.entries],
                 }
             )
@@ -55,5 +57,7 @@ class Command(Base):
         self.stdout.write(f"{message.pk}  {message.channel} through {message.provider}  {found.status}")
         for entry in found.entries:
             self.stdout.write(f"  {entry.at:%Y-%m-%d %H:%M:%S.%f}  {entry.kind:<8} {entry.words}")
+        if found.last_reply:
+            self.stdout.write(f"  As far as Chaski was told, {found.last_reply}.")
         if found.waits:
             self.stdout.write(f"  It {found.waits}.")
