@@ -2,7 +2,7 @@
 
 Called by ``deliveries.delivery.sending``, on the engine's loop; implements ``channels.kept.Keeper``. What vendors said is shared
 by all processes through ``kept_media``, which a thread reads and writes: no transaction is open while a vendor answers, and an
-upload goes on when the message that began it can wait no longer (docs/adr/0021-vendors-keep-files.md).
+upload goes on when the message that began it can wait no longer (docs/adr/0023-vendors-keep-files.md).
 """
 
 from __future__ import annotations
