@@ -60,6 +60,7 @@ class Message:
     batch_id: str = ""
     waiting_for: str = ""
     waiting_until: datetime | None = None
+    waiting_behind: str = ""
     provider: str = ""
     provider_message_id: str = ""
     error: MessageError | None = None

@@ -5,7 +5,7 @@ Every stage that changes a status calls ``apply``; intake alone writes the first
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -30,6 +30,10 @@ MOVES: dict[Status, frozenset[Status]] = {
     S.CANCELED: frozenset(),
     S.SUPPRESSED: frozenset(),
 }
+
+
+#: How the reason of the one event begins that is no move: a head gave its place to the next of its ordering key.
+ASIDE = "stepped aside"
 
 
 class IllegalPath(ValueError):
@@ -113,7 +117,7 @@ WITH move AS MATERIALIZED (
       AND move.id NOT IN (SELECT id FROM legal)
 ), answered AS (
     -- What leaves its doubt need not be asked for any more.
-    DELETE FROM inquiry i USING legal l WHERE i.message_id = l.id AND l.before = 'in_doubt'
+    DELETE FROM inquiry i USING legal l WHERE i.message_id = l.id AND l.before = 'in_doubt' AND l.last <> 'in_doubt'
       AND i.message_id = ANY(%(ids)s::uuid[])
 ), told AS (
     INSERT INTO event (message_id, sequence, service_id, status, at, actor, attempt, reason)
@@ -133,6 +137,8 @@ SELECT id FROM legal
 """
 
 _PAIRS = [(str(before), str(after)) for before, afters in MOVES.items() for after in sorted(afters)]
+#: The statuses in which a head steps aside, and stays.
+_WAITS = [str(S.QUEUED), str(S.IN_DOUBT)]
 _CONSTANT = {
     "froms": [before for before, _ in _PAIRS],
     "tos": [after for _, after in _PAIRS],
@@ -151,11 +157,32 @@ def apply(cursor: Cursor, moves: Iterable[Move]) -> set[UUID]:
     Who also writes the messages' places in the queue has locked these first, in the order of their ids, before an attempt
     or a message: one order everywhere, or two of them end in a deadlock.
     """
-    rows: Sequence[Move] = list(moves)
+    return _apply(cursor, list(moves), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A head that steps aside: its status, which it keeps, and why, in words."""
+
+    id: UUID
+    status: Status
+    why: str
+
+
+def step_aside(cursor: Cursor, heads: Iterable[Aside]) -> set[UUID]:
+    """Write the event that tells of each of ``heads`` that it stepped aside, with its reason; the ids of those still there.
+
+    The one event that is no move: the message keeps its status. Everything else as ``apply``.
+    """
+    moves = [Move(head.id, (head.status,), reason=f"{ASIDE}: {head.why}") for head in heads]
+    return _apply(cursor, moves, {"froms": _WAITS, "tos": _WAITS})
+
+
+def _apply(cursor: Cursor, rows: Sequence[Move], allowed: Mapping[str, list[str]]) -> set[UUID]:
     if not rows:
         return set()
     if len({move.id for move in rows}) != len(rows):
         raise IllegalPath("two moves of one message in one call")
     ids = [move.id for move in rows]
-    cursor.execute(APPLY, {**_CONSTANT, "ids": ids, "moves": as_json(rows)})
+    cursor.execute(APPLY, {**_CONSTANT, **allowed, "ids": ids, "moves": as_json(rows)})
     return {row[0] for row in cursor.fetchall()}

@@ -35,11 +35,22 @@ class NoIndex(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """The head that a message waits for. ``since`` it is known to be blocked; ``until``: then ``then`` happens. Aware UTC."""
+
+    id: UUID
+    since: datetime | None = None
+    until: datetime | None = None
+    then: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a message waits for and until when, if that is known (aware UTC)."""
+    """What a message waits for and until when, if that is known (aware UTC). ``ahead``: the one before it in its order."""
 
     reason: str
     until: datetime | None = None
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +93,21 @@ def is_final(message: Message, now: datetime) -> bool:
 
 
 def waiting(
-    pending: Pending | None, pauses: pausing.Pauses, now: datetime, slots: Mapping[int, float] | None = None
+    pending: Pending | None,
+    pauses: pausing.Pauses,
+    now: datetime,
+    slots: Mapping[int, float] | None = None,
+    ahead: Ahead | None = None,
 ) -> Waiting | None:
     """What ``pending`` waits for. What holds a whole account or channel is computed here, not written to each row.
 
-    ``slots`` as ``until_slots`` gives them, where somebody looks at few messages.
+    ``slots`` as ``until_slots`` gives them, ``ahead`` as ``aheads`` does, where somebody looks at few messages.
     """
     if pending is None or pending.lease_until is not None:
         return None
     if pending.blocked:
-        return Waiting(pending.waiting_for or WaitingFor.OPERATOR)
+        until = ahead.until if ahead is not None and ahead.until is not None and ahead.until > now else None
+        return Waiting(pending.waiting_for or WaitingFor.OPERATOR, until, ahead)
     if pending.account_id in pauses.accounts:
         return Waiting(WaitingFor.OPERATOR)
     held = (
@@ -108,6 +124,36 @@ def waiting(
     if (seconds := (slots or {}).get(pending.account_id, 0.0)) > 0:
         return Waiting(WaitingFor.RATE_LIMIT, now + timedelta(seconds=seconds))
     return None
+
+
+#: When the rule of the service is applied: to the first behind the head where that steps aside, else to each for itself.
+_AHEADS = """
+SELECT w.message_id, head.message_id, head.blocking_at, greatest(head.blocking_at,
+        CASE s.order_then WHEN 'skip' THEN next.due_at ELSE w.due_at END) + make_interval(secs => s.order_wait_seconds),
+    s.order_then
+FROM pending w JOIN service s ON s.id = w.service_id
+CROSS JOIN LATERAL (SELECT h.message_id, h.blocking_at, h.position FROM pending h WHERE h.ordering_key <> ''
+    AND h.service_id = w.service_id AND h.ordering_key = w.ordering_key
+    ORDER BY h.service_id, h.ordering_key, h.position LIMIT 1) head
+CROSS JOIN LATERAL (SELECT n.due_at FROM pending n WHERE n.ordering_key <> ''
+    AND n.service_id = w.service_id AND n.ordering_key = w.ordering_key AND n.position > head.position
+    ORDER BY n.service_id, n.ordering_key, n.position LIMIT 1) next
+WHERE w.message_id = ANY(%(ids)s) AND head.position < w.position
+"""
+
+
+def aheads(pending: Iterable[Pending]) -> dict[UUID, Ahead]:
+    """For each of ``pending`` that waits for a predecessor, the head of its order. One query where there is any."""
+    ids = [row.message_id for row in pending if row.blocked and row.waiting_for == WaitingFor.PREDECESSOR]
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_AHEADS, {"ids": ids})
+        # No rule applies to a head that is not blocked, or for a service that has none.
+        return {
+            waiting_id: Ahead(head_id, since, until if since else None, then if since and until else "")
+            for waiting_id, head_id, since, until, then in cursor.fetchall()
+        }
 
 
 def until_slots(pending: Iterable[Pending], accounts: Iterable[Account], now: datetime) -> dict[int, float]:

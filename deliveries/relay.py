@@ -23,6 +23,7 @@ from chaski.vocabulary import Lane
 from deliveries import callbacks, heartbeat, receipts, replies
 from deliveries.conf import timings
 from deliveries.delivery import leases, reroute, sweep
+from deliveries.delivery.blocked_heads import BlockedHeads
 from deliveries.delivery.crashes import crash_point
 from deliveries.delivery.database import EngineConnection
 from deliveries.delivery.heads import Heads
@@ -75,6 +76,7 @@ class Relay:
     _connection: EngineConnection = field(default_factory=EngineConnection)
     _publisher: Publisher = field(default_factory=Publisher)
     _heads: Heads = field(default_factory=Heads)
+    _blocked_heads: BlockedHeads = field(default_factory=BlockedHeads)
     _swept_at: float = float("-inf")
     _beat_at: float = float("-inf")
     _complained: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -149,6 +151,7 @@ class Relay:
             self._job("end_leases", unless_held(sweep.end_leases))
             self._job("expire", unless_held(sweep.expire))
             self._job("reroute", unless_held(reroute.look))
+            self._job("blocked_heads", unless_held(self._blocked_heads.look))
             self._job("unblock", unless_held(self._heads.unblock))
         self._ring()
         self._make_callbacks()

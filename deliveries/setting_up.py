@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Max
@@ -24,6 +24,7 @@ from deliveries.delivery.accounts import owner
 from deliveries.intake.templates import TemplateProblem, refuse_tags
 from deliveries.models import Account, ApiKey, Endpoint, Service, Template
 from deliveries.models.accounts import InDoubtPolicy
+from deliveries.models.services import OrderThen
 from deliveries.secrets import Unsealable, mint_key, seal, unseal
 
 #: The account that signs a service's callbacks.
@@ -79,6 +80,20 @@ def add_key(service: Service, *, actor: str, expires_at: datetime | None = None)
         )
         audit(actor, "key_create", f"service:{service.pk}")
     return minted.text
+
+
+def set_order(service: Service, wait: timedelta | None, then: OrderThen, *, actor: str) -> None:
+    """What becomes of those behind a blocked head of ``service``: ``wait`` for it (None: until it ends), then ``then``.
+
+    Raises ``ValidationError``. Relays know it at their next sweep.
+    """
+    service.order_wait_seconds = None if wait is None else int(wait.total_seconds())
+    service.order_then = then
+    service.full_clean()
+    with transaction.atomic():
+        service.save(update_fields=["order_wait_seconds", "order_then"])
+        detail = {"order_wait_seconds": service.order_wait_seconds, "order_then": str(then)}
+        audit(actor, "service_order", f"service:{service.pk}", detail=detail)
 
 
 def revoke_key(key_id: str, *, actor: str, reason: str = "") -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from chaski.vocabulary import ErrorClass, Status
 from deliveries import reading
 from deliveries.delivery.inquiries import RECONCILED
+from deliveries.lifecycle import ASIDE
 from deliveries.models import (
     Account,
     Attempt,
@@ -23,6 +24,7 @@ from deliveries.models import (
     Reroute,
 )
 from deliveries.models.evidence import ReceiptEffect
+from deliveries.models.services import OrderThen
 
 _WAITS = {
     "schedule": "its time to be sent",
@@ -75,10 +77,22 @@ class Trace:
         """In words what the message waits for; empty when it waits for nothing."""
         if self.waiting is None:
             return ""
+        if self.waiting.ahead is not None:
+            return _behind(self.waiting.ahead, self.waiting.until)
         what = _WAITS.get(self.waiting.reason, self.waiting.reason)
-        return f"waits for {what}" + (
-            f" until {self.waiting.until:%Y-%m-%d %H:%M:%S} UTC" if self.waiting.until else ""
-        )
+        return f"waits for {what}" + (f" until {_moment(self.waiting.until)}" if self.waiting.until else "")
+
+
+def _behind(ahead: reading.Ahead, until: datetime | None) -> str:
+    blocked = f", blocked since {_moment(ahead.since)}" if ahead.since else ""
+    then = "that one steps aside" if ahead.then == OrderThen.SKIP else "this one fails"
+    return f"waits for message {ahead.id} ahead of it in its order{blocked}" + (
+        f"; {then} at {_moment(until)}" if until else ""
+    )
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def trace(message: Message) -> Trace:
@@ -87,12 +101,13 @@ def trace(message: Message) -> Trace:
     now, pauses = reading.now_and_pauses()
     accounts = Account.objects.filter(pk=message.account_id).only("channel", "provider", "options")
     slots = reading.until_slots([pending], accounts, now) if pending is not None else {}
+    ahead = reading.aheads([pending]).get(message.pk) if pending is not None else None
     looks = (_events, _attempts, _inquiries, _reroutes, _receipts, _replies, _acts)
     entries = [entry for look in looks for entry in look(message)]
     return Trace(
         message=message,
         status=reading.effective_status(message, pending),
-        waiting=reading.waiting(pending, pauses, now, slots),
+        waiting=reading.waiting(pending, pauses, now, slots, ahead),
         entries=sorted(entries, key=lambda entry: entry.at),
         last_reply_at=_last_reply_at(message) if message.error_class == ErrorClass.NOT_ALLOWED_NOW else None,
     )
@@ -109,6 +124,7 @@ def _events(message: Message) -> list[Entry]:
         by = f" by {event.actor}" if event.actor else ""
         why = f": {event.reason}" if event.reason else ""
         words = "accepted and queued" if event.sequence == 1 else f"{event.status.replace('_', ' ')}{by}{why}"
+        words = event.reason if event.reason.startswith(ASIDE) else words
         data = {
             "sequence": event.sequence,
             "status": event.status,

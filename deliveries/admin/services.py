@@ -21,6 +21,7 @@ from deliveries.admin.showing import moment
 from deliveries.callbacks import REPLY
 from deliveries.intake.templates import TemplateProblem, refuse_tags
 from deliveries.models import ApiKey, Endpoint, Service, Template
+from deliveries.models.services import OrderThen
 from deliveries.setting_up import CALLBACKS, add_key, put_template, revoke_key, set_endpoint
 
 
@@ -30,13 +31,28 @@ def shown_once(admin: AdminBase, request: HttpRequest, what: str, secret: str, b
     return TemplateResponse(request, "admin/chaski/secret.html", context)
 
 
+class ServiceForm(RowForm):
+    """A service and its rule for a blocked head."""
+
+    order_then = forms.ChoiceField(label="and then", choices=OrderThen.choices, required=False, widget=Select)
+
+    class Meta:
+        model = Service
+        fields = ("name", "test", "order_wait_seconds", "order_then")
+
+    def clean_order_then(self) -> str:
+        """The usual, where nothing is given."""
+        return self.cleaned_data["order_then"] or OrderThen.SKIP
+
+
 @admin.register(Service)
 class ServiceAdmin(AdminBase):
     """Applications that send through Chaski. Never deleted: their messages name them."""
 
+    form = ServiceForm
     list_display = ("name", "test", timed("created_at", "made"))
     ordering = ("name",)
-    fields = ("name", "test")
+    fields = ("name", "test", "order_wait_seconds", "order_then")
     change_form_outer_before_template = "admin/chaski/service_keys.html"
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

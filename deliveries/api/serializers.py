@@ -158,6 +158,7 @@ class MessageOut(serializers.Serializer[Any]):
     final = serializers.BooleanField(help_text="It can no longer change by itself.")
     waiting_for = serializers.ChoiceField(choices=[str(word) for word in WaitingFor], allow_null=True)
     waiting_until = serializers.DateTimeField(allow_null=True)
+    waiting_behind = serializers.UUIDField(allow_null=True, help_text="The message ahead of it in its order.")
     provider = serializers.CharField()
     provider_message_id = serializers.CharField(allow_null=True)
     error = ErrorOut(allow_null=True)

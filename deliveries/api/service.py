@@ -59,6 +59,7 @@ class MeView(APIView):
                     "batch_bytes": bounds.batch_bytes,
                     "stream_rows": bounds.stream_rows,
                 },
+                "ordering": {"wait_seconds": service.order_wait_seconds, "then": service.order_then},
                 "usage": {"accepted_last_hour": accepted, "unfinished": waiting},
             }
         )

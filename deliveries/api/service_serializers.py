@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from channels.media import MEDIA
+from deliveries.models.services import OrderThen
 
 
 class Preview(serializers.Serializer[Any]):
@@ -56,6 +57,15 @@ class Bounds(serializers.Serializer[Any]):
     stream_rows = serializers.IntegerField()
 
 
+class Ordering(serializers.Serializer[Any]):
+    """What becomes of messages behind a blocked one of their ordering key."""
+
+    wait_seconds = serializers.IntegerField(allow_null=True, help_text="How long they wait; null: until it ends.")
+    then = serializers.ChoiceField(
+        choices=OrderThen.values, help_text="skip: it steps aside for the next; fail_rest: those behind it fail."
+    )
+
+
 class Usage(serializers.Serializer[Any]):
     """What the service used."""
 
@@ -70,6 +80,7 @@ class Me(serializers.Serializer[Any]):
     name = serializers.CharField()
     test = serializers.BooleanField()
     limits = Bounds()
+    ordering = Ordering()
     usage = Usage()
 
 

@@ -15,7 +15,7 @@ from chaski.vocabulary import FINAL, Status
 from deliveries.conf import limits, timings
 from deliveries.ledger import conservation, life, outside, sending, telling
 from deliveries.ledger.checks import Check
-from deliveries.lifecycle import MOVES
+from deliveries.lifecycle import ASIDE, MOVES
 from deliveries.sql import Cursor
 
 SHOWN = 20
@@ -108,6 +108,7 @@ def bounds(cursor: Cursor, since: datetime | None) -> dict[str, Any]:
         "final": [str(status) for status in FINAL],
         "froms": [before for before, _ in pairs],
         "tos": [after for _, after in pairs],
+        "aside": ASIDE,
         "crashes": limits().crashes,
         "channels": [channel for channel, _ in idempotent],
         "idempotent": [provider for _, provider in idempotent],

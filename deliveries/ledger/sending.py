@@ -1,4 +1,4 @@
-"""Invariants 4, 5 and 6: one attempt at a time, nothing is sent without proof, no duplicate without a doubt."""
+"""Invariants 4, 5 and 6: one attempt at a time and in order, nothing is sent without proof, no duplicate without a doubt."""
 
 from __future__ import annotations
 
@@ -50,6 +50,23 @@ CHECKS = (
         "  lag(number) OVER w AS before, coalesce(lag(finished_at) OVER w, 'infinity') AS ended"
         "  FROM attempt WHERE message_id >= %(floor)s WINDOW w AS (PARTITION BY message_id ORDER BY number)) b"
         " WHERE b.before IS NOT NULL AND b.opened_at < b.ended",
+    ),
+    Check(
+        4,
+        "began before its turn, while one before it in its order had not ended and not stepped aside",
+        # Of each key: when each began, and when the last of those that were accepted before it left its way, all by the
+        # database's clock. Of one that an attempt ended that is when this attempt began, since a result's time is its worker's;
+        # of one that a receipt ended nothing is known. What one statement accepted has one time, and is not compared.
+        "SELECT id, 'began at ' || began || ', its way was free at ' || free FROM (SELECT m.id, a.began, max(e.left_at) OVER"
+        "  (PARTITION BY m.service_id, m.ordering_key ORDER BY m.created_at GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        "  AS free FROM (SELECT id, service_id, ordering_key, created_at FROM message"
+        "   WHERE id >= %(floor)s AND ordering_key <> '') m"
+        "  CROSS JOIN LATERAL (SELECT min(begun_at) AS began FROM attempt WHERE message_id = m.id) a"
+        "  LEFT JOIN LATERAL (SELECT at, actor, attempt FROM event WHERE message_id = m.id AND (starts_with(reason, %(aside)s)"
+        "   OR status NOT IN ('queued', 'sending', 'in_doubt')) ORDER BY sequence LIMIT 1) o ON true"
+        "  CROSS JOIN LATERAL (SELECT CASE WHEN o.at IS NULL THEN 'infinity' WHEN o.actor = 'provider' THEN '-infinity'"
+        "   WHEN o.attempt IS NULL THEN o.at ELSE (SELECT begun_at FROM attempt WHERE message_id = m.id AND number = o.attempt)"
+        "   END AS left_at) e) w WHERE began <= free",
     ),
     Check(
         5,

@@ -152,6 +152,9 @@ class Pending(models.Model):
     waiting_for = models.TextField(default="")
     ordering_key = models.TextField(default="")
     position = models.BigIntegerField(null=True)
+    blocking_at = models.DateTimeField(
+        null=True, help_text="Since when it is known to be a blocked head that others wait for."
+    )
     pinned = models.BooleanField(
         default=True, db_default=True, help_text="It waits for its account, also where another could stand in."
     )

@@ -122,6 +122,21 @@ def test_a_service_is_made_and_its_kind_stays(boss: Client) -> None:
     assert boss.post(address(trial, "delete"), {"post": "yes"}).status_code == 403
 
 
+def test_a_service_gets_its_rule_for_a_blocked_head(boss: Client, service: Service) -> None:
+    page = f"/admin/deliveries/service/{service.pk}/change/"
+    boss.post(page, {"name": "shop", "order_wait_seconds": "300", "order_then": "fail_rest"})
+    service.refresh_from_db()
+    assert (service.order_wait_seconds, service.order_then) == (300, "fail_rest")
+    assert Audit.objects.get(action="service_change").detail["fields"]
+    for wrong in ({"order_wait_seconds": "0"}, {"order_wait_seconds": "2592001"}, {"order_then": "wait"}):
+        boss.post(page, {"name": "shop", "order_wait_seconds": "5", "order_then": "skip", **wrong})
+        service.refresh_from_db()
+        assert (service.order_wait_seconds, service.order_then) == (300, "fail_rest")
+    boss.post(page, {"name": "shop", "order_wait_seconds": "", "order_then": "skip"})
+    service.refresh_from_db()
+    assert (service.order_wait_seconds, service.order_then) == (None, "skip")
+
+
 def test_everything_is_paused_from_the_admin_and_let_go(enter: Enter, service: Service) -> None:
     operator = enter("operator", name="ana")
     add = "/admin/deliveries/pause/add/"

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
 from deliveries import acts
-from deliveries.models import Acceptance, Idempotency, Message, Pending, Template
+from deliveries.models import Acceptance, Idempotency, Message, Pending, Service, Template
 from deliveries.models.control import PauseScope
 from tests.api.calls import SMS, Api, lease, move, nothing_stored, problem
 from tests.factories import make_account, make_caller
@@ -41,6 +41,7 @@ OUT = [
     "status",
     "waiting_for",
     "waiting_until",
+    "waiting_behind",
     "provider",
     "provider_message_id",
     "error",
@@ -208,6 +209,18 @@ def test_a_time_that_has_passed_means_now(api: Api) -> None:
 def test_messages_of_one_ordering_key_wait_for_each_other(api: Api) -> None:
     bodies = [api.send(ordering_key="ana") for _ in range(3)]
     assert [body["waiting_for"] for body in bodies] == [None, "predecessor", "predecessor"]
+    again = [api.get(f"messages/{body['id']}").json() for body in bodies]
+    assert [body["waiting_behind"] for body in again] == [None, bodies[0]["id"], bodies[0]["id"]]
+
+
+def test_a_message_behind_a_blocked_one_says_until_when(api: Api) -> None:
+    head, second = (api.send(ordering_key="ana") for _ in range(2))
+    Service.objects.update(order_wait_seconds=300)
+    Pending.objects.filter(pk=head["id"]).update(blocking_at=datetime.fromisoformat("2999-01-01T00:00:00Z"))
+    until = datetime.fromisoformat(api.get(f"messages/{second['id']}").json()["waiting_until"])
+    assert until == datetime.fromisoformat("2999-01-01T00:05:00Z")
+    listed = {body["id"]: body["waiting_until"] for body in api.get("messages").json()["results"]}
+    assert (listed[head["id"]], datetime.fromisoformat(listed[second["id"]])) == (None, until)
 
 
 @pytest.mark.parametrize("path", ["sent", "delivered", "in_doubt", "failed"])

@@ -30,6 +30,7 @@ def test_me_is_the_service_with_its_limits_and_usage(api: Api, theirs: Api) -> N
             "batch_bytes": 10_000_000,
             "stream_rows": 1_000_000,
         },
+        "ordering": {"wait_seconds": None, "then": "skip"},
         "usage": {"accepted_last_hour": 3, "unfinished": 2},
     }
 

@@ -48,7 +48,14 @@ def test_a_service_rotates_its_keys(shop: Caller) -> None:
     assert same_shape(example("service", "key"), second)
     first_id = shop.key.split("_")[2]
     assert run("service", "list", "--json").json == [
-        {"id": shop.service.pk, "name": "shop", "test": False, "keys": [first_id, second["api_key"].split("_")[2]]}
+        {
+            "id": shop.service.pk,
+            "name": "shop",
+            "test": False,
+            "keys": [first_id, second["api_key"].split("_")[2]],
+            "order_wait_seconds": None,
+            "order_then": "skip",
+        }
     ]
     said = run("service", "revoke", first_id, "--json")
     assert said.json == {"key_id": first_id, "revoked": True}
@@ -64,9 +71,24 @@ def test_a_key_can_end_by_itself(shop: Caller) -> None:
     assert abs(key.expires_at - datetime.now(UTC) - timedelta(days=90)) < timedelta(minutes=1)
 
 
+def test_a_service_says_what_a_blocked_message_means_for_those_behind_it(shop: Caller) -> None:
+    said = run("service", "order", "shop", "--wait", "5m", "--then", "fail_rest", "--json")
+    assert said.json == {"name": "shop", "order_wait_seconds": 300, "order_then": "fail_rest"}
+    assert "300 s" in said.err
+    assert run("service", "list", "--json").json[0]["order_wait_seconds"] == 300
+    said = run("service", "order", "shop")
+    assert "until that one ends" in said.err
+    assert Service.objects.get().order_wait_seconds is None
+    assert [entry.action for entry in Audit.objects.order_by("pk")] == ["service_order", "service_order"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("order", "shop", "--wait", "soon"), ("--wait", "90s, 5m, 1h or 7d")),
+        (("order", "shop", "--wait", "0s"), ("--wait", "1")),
+        (("order", "shop", "--wait", "31d"), ("--wait", "2592000")),
+        (("order", "shop", "--then", "wait"), ("invalid choice",)),
         (("create", "shop"), ("already exists",)),
         (("create", "a shop"), ("letters, numbers",)),
         (("create", "x" * 65), ("64",)),

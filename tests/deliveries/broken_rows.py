@@ -39,6 +39,14 @@ def ordered(service: Service) -> Sequence[UUID]:
     return steps.accept(service, ordering_key="cart-1")
 
 
+def in_order(service: Service) -> Sequence[UUID]:
+    """Two of one key that were sent one after the other."""
+    ids = steps.accept(service, 2, ordering_key="cart-1")
+    for each in ids:
+        steps.send(each)
+    return ids
+
+
 def leased(service: Service) -> Sequence[UUID]:
     ids = steps.accept(service)
     steps.begun(steps.claim(ids=ids))
@@ -154,6 +162,7 @@ class Break:
 
 
 AGAIN = "was tried again after it was accepted, and nobody put it back"
+BEFORE_ITS_TURN = "began before its turn, while one before it in its order had not ended and not stepped aside"
 COUNTS = "its counts by service, origin and hour differ"
 UNINDEXED = "has no unique index any more"
 NO_INDEX = ("SET CONSTRAINTS ALL IMMEDIATE", "ALTER TABLE receipt DROP CONSTRAINT receipt_is_kept_once")
@@ -249,6 +258,9 @@ BREAKS: dict[str, Break] = {
             "UPDATE pending SET attempt_count = 2",
             "UPDATE message SET attempt_count = 2",
         ),
+    ),
+    BEFORE_ITS_TURN: Break(
+        in_order, ("UPDATE attempt SET begun_at = begun_at + interval '1 minute' WHERE message_id = %(first)s",)
     ),
     "says sent, and no attempt, receipt or operator does": Break(
         sent, ("DELETE FROM attempt", "UPDATE message SET attempt_count = 0")

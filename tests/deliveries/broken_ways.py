@@ -18,6 +18,7 @@ from deliveries.lifecycle import Move
 from deliveries.models import Service
 from tests.deliveries import steps
 from tests.deliveries.broken_rows import (
+    BEFORE_ITS_TURN,
     COUNTS,
     LATER,
     NOW,
@@ -62,6 +63,16 @@ def received(kind: ReceiptKind) -> State:
         return ids
 
     return state
+
+
+def two_of_a_key(service: Service) -> Sequence[UUID]:
+    """Two that wait, one behind the other."""
+    return steps.accept(service, 2, ordering_key="cart-1")
+
+
+def goes(ids: Sequence[UUID]) -> None:
+    """The newest is sent."""
+    steps.send(ids[-1])
 
 
 def tried(outcome: str) -> tuple[str, ...]:
@@ -124,6 +135,26 @@ WAYS: tuple[tuple[str, str, Break], ...] = (
         Break(
             sent,
             ("UPDATE event SET status = CASE sequence WHEN 1 THEN 'sending' ELSE 'queued' END WHERE sequence < 3",),
+        ),
+    ),
+    (
+        "made a move that is not allowed",
+        "no move",
+        Break(
+            waiting,
+            (
+                "UPDATE message SET event_sequence = 2",
+                "INSERT INTO event SELECT message_id, 2, service_id, 'queued', at, '', NULL, '' FROM event",
+            ),
+        ),
+    ),
+    (
+        BEFORE_ITS_TURN,
+        "overtaken",
+        Break(
+            two_of_a_key,
+            ("UPDATE pending SET blocked = false, waiting_for = '' WHERE message_id = %(id)s",),
+            act=goes,
         ),
     ),
     (

@@ -1,9 +1,11 @@
-"""The witnesses of the tests of the lineage, which know nothing yet, and an engine without a worker around it."""
+"""The witnesses of the tests of the lineage, which know nothing yet, an engine without a worker around it, and a clock."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from deliveries.delivery.engine import Engine
 from deliveries.delivery.recorder import Recorder
 from deliveries.lineage import Guard
 from deliveries.witnesses import KEY, FileWitness, ValkeyWitness
+from tests.deliveries import steps
 
 
 @pytest.fixture
@@ -32,6 +35,13 @@ def valkey() -> Iterator[ValkeyWitness]:
 @pytest.fixture
 def file(tmp_path: Path) -> FileWitness:
     return FileWitness(tmp_path / "folder" / "witness")
+
+
+@pytest.fixture
+def passes() -> Iterator[Callable[[float], object]]:
+    """Let so many seconds pass by the database's clock, for the rest of the test."""
+    with ExitStack() as stack:
+        yield lambda seconds: stack.enter_context(steps.later(timedelta(seconds=seconds)))
 
 
 @pytest.fixture

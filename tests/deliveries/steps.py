@@ -20,6 +20,7 @@ from chaski.vocabulary import Lane
 from deliveries import intake, pausing, receipts
 from deliveries.delivery import sweep
 from deliveries.delivery.begin import Begun, begin
+from deliveries.delivery.blocked_heads import BlockedHeads
 from deliveries.delivery.claim import Claimed, Claimer, Request
 from deliveries.delivery.heads import Heads
 from deliveries.delivery.settle import Settlement, settle
@@ -117,9 +118,9 @@ def send(message_id: UUID, outcome: Outcome = ACCEPTED, policy: Policy | None = 
 
 
 def swept() -> int:
-    """End the leases that ran out, expire, unblock: what the relay does every five seconds."""
+    """End the leases that ran out, expire, see to blocked heads, unblock: what the relay does every five seconds."""
     done = 0
-    for job in (sweep.end_leases, sweep.expire, Heads().unblock):
+    for job in (sweep.end_leases, sweep.expire, BlockedHeads().look, Heads().unblock):
         with transaction.atomic(), connection.cursor() as cursor:
             done += job(cursor)
     return done

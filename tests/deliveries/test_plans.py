@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from deliveries import lifecycle, receipts, relay, restoring
-from deliveries.delivery import begin, claim, heads, inquiries, locked, settle, sweep, turns
+from deliveries import lifecycle, reading, receipts, relay, restoring
+from deliveries.delivery import begin, blocked_heads, claim, heads, inquiries, locked, settle, sweep, turns
 from deliveries.delivery.database import SESSION
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
@@ -38,6 +38,12 @@ STATEMENTS = {
     "late": sweep.LATE,
     "expire": sweep.REMOVE,
     "unblock": heads.UNBLOCK,
+    "blocked heads": blocked_heads.LOOK,
+    "mark blocked heads": blocked_heads.MARK,
+    "heads that step aside": blocked_heads.TAKE,
+    "leave the order": blocked_heads.LEAVE,
+    "rest behind a head": blocked_heads.REST,
+    "heads that are waited for": reading._AHEADS,
     "due": relay.DUE,
     "receipts": receipts.WAITING,
     "mark receipts": receipts.MARK,

@@ -25,8 +25,10 @@ from deliveries import cache, receipts
 from deliveries.delivery.database import EngineConnection
 from deliveries.doorbell import Bell, Doorbell, Publisher, free_slot, publish_ids, ring_bare
 from deliveries.models import Pending
+from deliveries.models.services import OrderThen
 from deliveries.relay import Relay
 from deliveries.retry import Outcome
+from deliveries.setting_up import set_order
 from tests.deliveries import steps
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account, make_caller
@@ -191,6 +193,22 @@ def test_an_emptied_broker_is_rung_again_when_the_slot_has_run_out(
     relay.tick()
     relay.close()
     assert len(bells(broker)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_relay_looks_for_blocked_heads_of_services_that_have_a_rule(shop: Caller, broker: EmbeddedValkey) -> None:
+    make_account("sms")
+    set_order(shop.service, timedelta(seconds=1), OrderThen.SKIP, actor="somebody")
+    head, second = steps.accept(shop.service, 2, ordering_key="k")
+    steps.send(head, Outcome("throttled", "http_429", retry_after=600.0))
+    relay = Relay()
+    relay.tick()
+    Pending.objects.filter(pk=head).update(blocking_at=steps.now() - timedelta(seconds=2))
+    Pending.objects.filter(pk=second).update(due_at=steps.now() - timedelta(seconds=2))
+    relay._swept_at = float("-inf")
+    relay.tick()
+    relay.close()
+    assert Pending.objects.get(pk=second).blocked is False
 
 
 @pytest.mark.django_db(transaction=True)

@@ -22,6 +22,7 @@ class Command(Base):
             "waiting_for": "retry",
             "waiting_until": "2030-01-31T12:00:00+00:00",
             "last_reply_at": None,
+            "waiting_behind": None,
             "entries": [
                 {
                     "at": "2030-01-31T11:59:00+00:00",
@@ -50,6 +51,7 @@ class Command(Base):
                     "waiting_for": found.waiting.reason if found.waiting else None,
                     "waiting_until": found.waiting.until if found.waiting else None,
                     "last_reply_at": found.last_reply_at,
+                    "waiting_behind": found.waiting.ahead.id if found.waiting and found.waiting.ahead else None,
                     "entries": [asdict(entry) for entry in found.entries],
                 }
             )
