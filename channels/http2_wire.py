@@ -1,7 +1,7 @@
 """One long-lived HTTP/2 connection: many requests at once, and of each one whether its last byte had left.
 
 Called by ``channels.http2``. The protocol is h2's; nothing of an answer is believed before its last byte is there. Why this is
-our own: docs/adr/0021.
+our own: docs/adr/0022.
 """
 
 from __future__ import annotations
