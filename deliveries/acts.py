@@ -64,7 +64,8 @@ WHERE m.id = %(id)s AND file.id = (a ->> 'id')::uuid AND kept_until < m.expires_
 """
 
 FREE = """
-UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0, expires_at = %(expires_at)s
+UPDATE pending SET blocked = false, waiting_for = '', due_at = chaski_now(), suspicion = 0, expires_at = %(expires_at)s,
+    blocking_at = NULL
 WHERE message_id = %(id)s AND lease_until IS NULL RETURNING service_id, ordering_key
 """
 

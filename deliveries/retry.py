@@ -56,11 +56,11 @@ class Outcome:
     until: datetime | None = None
     suppress: bool = False
     account_wide: bool = False
-    #: For so long nothing more should go through its account: the provider throttles it, or took the last for now.
-    rest_seconds: float | None = None
     written_at: datetime | None = None
     #: Its code is in no table of ours.
     unmapped: bool = False
+    #: For so long nothing more should go through its account: the provider throttles it, or took the last for now.
+    rest_seconds: float | None = None
 
     @property
     def accepted(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from chaski.vocabulary import Status
 from deliveries import pausing, reading
@@ -110,9 +110,17 @@ def shown_fresh(item: Draft, place: Place) -> dict[str, Any]:
         pausing.recent.get(_pauses),
         rows,
         {item.account.id: item.account.name},
-        aheads=reading.aheads(rows.values()),
+        aheads=_aheads(rows.values()),
     )
     return _present(cast("Message", message), around)
+
+
+def _aheads(pending: Iterable[Pending]) -> Mapping[UUID, reading.Ahead]:
+    """Those of messages that are accepted already: whatever the database says now, that must be told."""
+    try:
+        return reading.aheads(pending)
+    except DatabaseError:
+        return {}
 
 
 def _pauses() -> Pauses:

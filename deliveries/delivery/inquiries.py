@@ -84,7 +84,8 @@ DELETE FROM pending WHERE message_id = %(id)s AND blocked AND lease_until IS NUL
 """
 
 AGAIN = """
-UPDATE pending SET blocked = false, waiting_for = 'retry', due_at = chaski_now() + make_interval(secs => %(wait)s)
+UPDATE pending SET blocked = false, waiting_for = 'retry', due_at = chaski_now() + make_interval(secs => %(wait)s),
+    blocking_at = NULL
 WHERE message_id = %(id)s AND blocked AND lease_until IS NULL
 """
 

@@ -47,7 +47,11 @@ def to_line(settlement: Settlement) -> bytes:
     outcome = settlement.outcome
     bare = replace(settlement, outcome=replace(outcome, detail="" if outcome.accepted else _NOT_KEPT))
     fields = asdict(bare)
-    del fields["outcome"]["unmapped"]  # only counted, and unknown to the release before, which may read this line
+    for name in (
+        "unmapped",
+        "rest_seconds",
+    ):  # of the moment only, and unknown to the release before, which may read this line
+        del fields["outcome"][name]
     return f"{as_json(fields)}\n".encode()
 
 

@@ -37,10 +37,13 @@ KNOWN_SECONDS = 60.0
 KNOWN_LIMIT = 10_000
 #: Between two looks whether another process has finished the upload.
 LOOK_AGAIN_SECONDS = 0.5
-#: At the end of the process, for what is still to be written.
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0  # for what is still to be written
 #: For how long finding out is one process's own: longer than any upload, and than any message.
 OWN_SECONDS = 90.0
+#: Whoever has the vendor's refusal waits no longer for the database.
+FORGET_SECONDS = 5.0
+#: Files that a vendor takes without telling an id.
+NAMELESS, NAMELESS_SECONDS = 1_000, 600.0
 
 
 class MediaIds:
@@ -54,6 +57,7 @@ class MediaIds:
         self._turns: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._asking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nameless: dict[Key, float] = {}
 
     def kept(self, attachment: Attachment, account_id: int, provider: Provider, until: float) -> Attachment:
         """``attachment`` with what knows its media id; as it is where it is no file of ours.
@@ -100,16 +104,22 @@ class MediaIds:
         if known := self._remembered(key):
             yield known
             return
+        if time.monotonic() < self._nameless.get(key, 0.0):
+            yield ""
+            return
         turn = self._turns.setdefault(key, asyncio.Lock())
         has_turn = await _acquired(turn, until)
         found = Found(self._remembered(key), mine=False)
         try:
             if has_turn:
-                found = await self._looked_up(key)
+                async with _before(until):
+                    found = await self._looked_up(key)
             if has_turn and found.media_id:
                 turn.release()
                 has_turn = False
             yield found.media_id
+            if found.mine and not self._remembered(key):
+                self._has_no_name(key)
         finally:
             if has_turn:
                 turn.release()
@@ -126,11 +136,18 @@ class MediaIds:
         if self._remembered(key) == media_id:
             del self._known[key]
         try:
-            gone = await self._files.ask(partial(media_rows.forget, key=key, media_id=media_id))
+            async with _before(asyncio.get_running_loop().time() + FORGET_SECONDS * timings().scale):
+                gone = await self._files.ask(partial(media_rows.forget, key=key, media_id=media_id))
         except psycopg.Error as error:
             raise _unavailable(error) from error
         log.info("media_id_refused", file=str(key.file_id), account=key.account_id, forgotten=gone)
         return gone
+
+    def _has_no_name(self, key: Key) -> None:
+        """The vendor took the file and told no id: nobody need wait for the next one's answer."""
+        if len(self._nameless) >= NAMELESS:
+            self._nameless.clear()
+        self._nameless[key] = time.monotonic() + NAMELESS_SECONDS
 
     async def _obtained(self, key: Key, size: int, upload: Upload) -> str:
         """From the table, from another process that is at it, or from the vendor."""
@@ -263,6 +280,16 @@ async def _acquired(turn: asyncio.Lock, until: float) -> bool:
 
 def _under_way(what: str) -> NotSent:
     return NotSent("upload_under_way", f"{what}; the message comes again")
+
+
+@asynccontextmanager
+async def _before(until: float) -> AsyncIterator[None]:
+    """The database may take its time: what has not left by ``until`` (the loop's time) has surely not left."""
+    try:
+        async with asyncio.timeout_at(until):
+            yield
+    except TimeoutError as error:
+        raise _unavailable(error) from None
 
 
 def _unavailable(error: BaseException) -> NotSent:

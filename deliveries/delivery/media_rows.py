@@ -54,12 +54,15 @@ WITH gone AS (
 )
 SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM kept_media WHERE {_KEY} AND media_id = %(media_id)s)
 """
-#: What the messages had went out before it was found out anew.
+#: What the messages had went out before it was found out anew. Waits for nobody: receipts are applied with it.
 DISTRUST = """
-DELETE FROM kept_media k USING message m, jsonb_array_elements(
-    CASE WHEN jsonb_typeof(m.content -> 'attachments') = 'array' THEN m.content -> 'attachments' END) AS attached
-WHERE m.id = ANY(%(ids)s::uuid[]) AND k.account_id = m.account_id AND k.file_id::text = attached ->> 'id'
-    AND k.media_id <> '' AND k.kept_at < m.sent_at AND k.kept_at < chaski_now() - %(fresh)s::interval
+DELETE FROM kept_media WHERE (file_id, account_id, place) IN (
+    SELECT k.file_id, k.account_id, k.place FROM message m, jsonb_array_elements(
+        CASE WHEN jsonb_typeof(m.content -> 'attachments') = 'array' THEN m.content -> 'attachments' END) AS attached,
+        kept_media k
+    WHERE m.id = ANY(%(ids)s::uuid[]) AND k.account_id = m.account_id AND k.file_id::text = attached ->> 'id'
+        AND k.media_id <> '' AND k.kept_at < m.sent_at AND k.kept_at < chaski_now() - %(fresh)s::interval
+    ORDER BY k.file_id, k.account_id, k.place FOR UPDATE OF k SKIP LOCKED)
 """
 
 

@@ -58,7 +58,8 @@ WAITED = TAKE.format(which="due_at < chaski_now() - make_interval(secs => %(pati
 FAILED = TAKE.format(
     which="""attempt_count > 0 AND message_id = ANY(ARRAY(
         SELECT message_id FROM pending WHERE channel = %(channel)s AND lane = %(lane)s AND service_id = %(service)s
-            AND account_id = %(account)s AND NOT blocked ORDER BY due_at LIMIT 1000))"""
+            AND account_id = %(account)s AND NOT blocked AND NOT pinned AND lease_until IS NULL
+        ORDER BY due_at LIMIT 1000))"""
 )
 MOVE = """
 WITH r AS MATERIALIZED (

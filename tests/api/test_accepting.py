@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from uuid_utils.compat import uuid7
 
 from chaski.vocabulary import Status
-from deliveries import acts
+from deliveries import acts, reading
 from deliveries.models import Acceptance, Idempotency, Message, Pending, Service, Template
 from deliveries.models.control import PauseScope
 from tests.api.calls import SMS, Api, lease, move, nothing_stored, problem
@@ -211,6 +211,18 @@ def test_messages_of_one_ordering_key_wait_for_each_other(api: Api) -> None:
     assert [body["waiting_for"] for body in bodies] == [None, "predecessor", "predecessor"]
     again = [api.get(f"messages/{body['id']}").json() for body in bodies]
     assert [body["waiting_behind"] for body in again] == [None, bodies[0]["id"], bodies[0]["id"]]
+
+
+def test_what_is_accepted_is_told_although_the_database_goes_away_then(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: object) -> None:
+        raise OperationalError("gone")
+
+    api.send(ordering_key="ana")
+    monkeypatch.setattr(reading, "aheads", away)
+    body = api.send(ordering_key="ana")
+    assert (body["waiting_for"], body["waiting_behind"]) == ("predecessor", None)
 
 
 def test_a_message_behind_a_blocked_one_says_until_when(api: Api) -> None:

@@ -339,10 +339,45 @@ def test_what_an_operator_has_paused_keeps_its_order(
     look()
     value = PAUSED[scope](shop.service, ids)
     acts.pause(scope, value, actor="somebody")
+    assert look() == 1, "its time ends"
     passes(600)
     assert look() == 0
     acts.resume(scope, value, actor="somebody")
+    assert look() == 1, "its time begins anew"
+    passes(59)
+    assert look() == 0
+    assert statuses(ids) == ["in_doubt", "queued"]
+
+
+def test_a_head_that_was_free_in_between_is_blocked_anew(failing: Service, passes: Passes) -> None:
+    """An account that is down for seconds, twice in a backlog, is no reason to fail what waits behind each head."""
+    ids = steps.accept(failing, 2, ordering_key=KEY)
+    account = steps.account_of(ids[0])
+    gives_up(account)
     assert look() == 1
+    Breaker.objects.all().delete()
+    passes(70)
+    assert look() == 1, "its time ends"
+    gives_up(account)
+    assert look() == 1, "its time begins anew"
+    passes(59)
+    assert look() == 0
+    passes(2)
+    assert look() == 1
+    assert statuses(ids) == ["queued", "failed"]
+
+
+def test_a_doubt_that_is_resolved_for_a_repeat_is_blocked_no_longer(failing: Service, passes: Passes) -> None:
+    head, second = steps.accept(failing, 2, ordering_key=KEY)
+    in_doubt(head)
+    look()
+    passes(50)
+    acts.resolve(steps.message(head), "retry", actor="somebody", reason="it did not come")
+    retried(head)
+    assert look() == 1, "its time begins anew"
+    passes(50)
+    assert look() == 0
+    assert statuses([head, second]) == ["queued", "queued"]
 
 
 @pytest.mark.parametrize("then", OrderThen)

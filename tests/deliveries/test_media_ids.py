@@ -371,14 +371,29 @@ async def test_one_goes_first_and_the_others_wait_for_what_the_vendor_says(file:
                 return known
             firsts += 1
             await asyncio.sleep(0.02)
-            if firsts > 1:  # the one before it was refused
-                keeper.learn(MediaId("file-id", MONTH))
+            if firsts == 1:
+                raise ContentRefused("400", "no")
+            keeper.learn(MediaId("file-id", MONTH))
             return ""
 
-    found = await asyncio.gather(*(one() for _ in range(20)))
+    found = await asyncio.gather(*(one() for _ in range(20)), return_exceptions=True)
     assert (firsts, found.count("file-id")) == (2, 18)
     await process.written()
     assert await database(kept) == ["file-id"]
+
+
+@on_a_loop
+async def test_where_the_vendor_tells_no_id_nobody_waits_for_the_next_answer(file: UUID, process: Process) -> None:
+    together = asyncio.Barrier(3)
+
+    async def one() -> None:
+        async with process.keeper(file).first() as known, asyncio.timeout(5):
+            assert known == ""
+            await together.wait()
+
+    async with process.keeper(file).first() as known:
+        assert known == ""
+    await asyncio.gather(*(one() for _ in range(3)))
 
 
 @on_a_loop

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from deliveries import lifecycle, reading, receipts, relay, restoring
-from deliveries.delivery import begin, blocked_heads, claim, heads, inquiries, locked, settle, sweep, turns
+from deliveries.delivery import begin, blocked_rows, claim, heads, inquiries, locked, settle, sweep, turns
 from deliveries.delivery.database import SESSION
 from tests.deliveries.backlog import fill
 from tests.factories import Caller, make_account
@@ -38,11 +38,12 @@ STATEMENTS = {
     "late": sweep.LATE,
     "expire": sweep.REMOVE,
     "unblock": heads.UNBLOCK,
-    "blocked heads": blocked_heads.LOOK,
-    "mark blocked heads": blocked_heads.MARK,
-    "heads that step aside": blocked_heads.TAKE,
-    "leave the order": blocked_heads.LEAVE,
-    "rest behind a head": blocked_heads.REST,
+    "blocked heads": blocked_rows.LOOK,
+    "mark blocked heads": blocked_rows.MARK,
+    "clear blocked heads": blocked_rows.CLEAR,
+    "heads that step aside": blocked_rows.TAKE,
+    "leave the order": blocked_rows.LEAVE,
+    "rest behind a head": blocked_rows.REST,
     "heads that are waited for": reading._AHEADS,
     "due": relay.DUE,
     "receipts": receipts.WAITING,

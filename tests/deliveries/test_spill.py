@@ -334,10 +334,18 @@ def test_a_line_gives_back_every_field() -> None:
     before = Settlement(uuid4(), 4, uuid4(), 5, at, outcome, decision, at, 1, 2)
     for each in (before, outcome, decision):
         same = [f.name for f in fields(each) if f.default is not MISSING and getattr(each, f.name) == f.default]
-        assert same in ([], ["detail", "unmapped"]), same
+        assert same in ([], ["detail", "unmapped", "rest_seconds"]), same
     after = of_line(to_line(before))
     assert replace(after, outcome=replace(after.outcome, detail="")) == before
     assert after.decision.reason == decision.reason
+
+
+def test_a_line_names_nothing_that_the_release_before_does_not_know() -> None:
+    """It runs beside this one and refuses such a line, so that its message would go out again."""
+    line = json.loads(to_line(row()))
+    known = {"error_class", "code", "detail", "provider_message_id", "retry_after", "until", "suppress"}
+    known |= {"account_wide", "written_at"}
+    assert set(line["outcome"]) <= known
 
 
 def test_a_line_of_the_release_before_has_no_newer_moments(shop: Caller) -> None:
