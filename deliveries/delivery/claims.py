@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -81,7 +81,8 @@ class Claims:
                 if probes:
                     claimed = [(message.account_id, message.id) for message in taken.messages]
                     self.breakers.claimed(cursor, probes, claimed)
-                window.begin(message.account_id for message in taken.messages)
+                sending = [message.account_id for message in taken.messages]
+                window.begin(sending, _bounds(accounts.get(cursor, sending), sending))
         except BaseException:
             self._pauses = None  # after an outage it may be another database
             raise
@@ -176,3 +177,9 @@ class Claims:
     def _pauses_age(self) -> float:
         pauses = self._pauses
         return time.monotonic() - pauses[0] if pauses is not None else 0.0
+
+
+def _bounds(accounts: Mapping[int, LiveAccount], ids: Iterable[int]) -> dict[int, int]:
+    """How many calls at once each of the accounts ``ids`` may have by its provider."""
+    known = {each: accounts[each].provider for each in set(ids) if each in accounts}
+    return {each: provider.window for each, provider in known.items() if provider is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 
 from chaski.vocabulary import Lane
@@ -21,8 +21,9 @@ WORTHWHILE, PATIENCE_SECONDS = 0.25, 0.2
 class Window:
     """``size`` places for messages from their claim to their record, and each account's own window. Thread-safe.
 
-    ``most`` bounds each account's, which follows the provider's answers if it ``follows``. Whatever an account may, it takes
-    at most a third of what is free: the next one finds places, though several of the others hang.
+    ``most`` bounds each account's until its own bound is known; it follows the provider's answers if it ``follows``.
+    Whatever an account may, it takes at most a third of what is free: the next one finds places, though several of the
+    others hang.
     """
 
     def __init__(self, size: int, most: int, *, follows: bool = True) -> None:
@@ -70,12 +71,13 @@ class Window:
         some = {known: calls for known, calls in free.items() if calls}
         return Room(min(self._start, share), some, full, frozenset(resting))
 
-    def begin(self, accounts: Iterable[int]) -> None:
-        """A message of each of ``accounts`` (one for each message) is claimed."""
+    def begin(self, accounts: Iterable[int], bounds: Mapping[int, int] | None = None) -> None:
+        """A message of each of ``accounts`` (one for each message) is claimed; ``bounds`` are those of their providers."""
         with self._changed:
             for account_id, calls in Counter(accounts).items():
                 if account_id not in self._accounts:
-                    self._accounts[account_id] = AccountWindow(self._most, self._start)
+                    most = (bounds or {}).get(account_id, self._most)
+                    self._accounts[account_id] = AccountWindow(most, START if self._follows else most)
                 self._accounts[account_id].begin(calls)
 
     def leave(self, account_id: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from channels.sandbox import Sandbox
 from chaski.vocabulary import Lane
 from deliveries import intake
 from deliveries.conf import timings
@@ -77,3 +78,26 @@ def test_a_slow_account_leaves_the_others_their_places(shop: Caller, worker: Eng
     assert not Pending.objects.filter(account_id=quick, lease_until=None).exists(), "all of the quick one's went out"
     assert Pending.objects.exclude(account_id=quick).exists(), "while the slow one still has some"
     wait_for(lambda: not worker.in_flight(), 10, "the records")
+
+
+def test_an_account_is_bounded_by_its_own_provider_and_not_by_another_of_its_channel(
+    shop: Caller, worker: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pushover, a push provider too, takes two calls at a time."""
+    under_way, most, send = 0, 0, Sandbox.send
+
+    async def counted(self: Sandbox, outbound: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await send(self, outbound)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(Sandbox, "send", counted)
+    make_account("push", options={"latency_ms": "50"})
+    accept(shop, 50, channel="push", to="a-token")
+    worker.drain("push", Lane.NORMAL, (), "task-of-a-test")
+    wait_for(lambda: not Pending.objects.exists(), 10, "the last record")
+    assert most > 10
