@@ -69,6 +69,8 @@ CODES = Codes(
             "Unregistered": Code(RecipientRefused, "the app is gone from the device", suppress=True),
             "ExpiredToken": Code(RecipientRefused, "the device token has expired", suppress=True),
             "BadDeviceToken": "it is no device token, or one for Apple's other environment: sandbox or production",
+            # Tokens come from people's devices: one that is another app's must not stop everybody else's messages.
+            "DeviceTokenNotForTopic": "the device token is another app's: is the topic the bundle ID of this one?",
         },
         ContentRefused: {
             "BadCollapseId": "the collapse key is not what Apple takes",
@@ -89,7 +91,6 @@ CODES = Codes(
             "BadEnvironmentKeyIdInToken": "the key is for Apple's other environment: sandbox or production",
             "BadEnvironmentKeyInToken": "the key is for Apple's other environment: sandbox or production",
             "BadTopic": "the topic is no app's; it should be the app's bundle ID",
-            "DeviceTokenNotForTopic": "the device token is another app's: is the topic the bundle ID of this one?",
             "Forbidden": "Apple does not allow it",
             "InvalidProviderToken": "Apple refuses the signature: do key, key_id and team_id belong together?",
             "MissingProviderToken": "Apple found no signature",

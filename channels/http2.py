@@ -47,6 +47,7 @@ class Http2Client:
         self._opening: asyncio.Task[None] | None = None
         #: A connection has room that it had not, or is over.
         self._moved = asyncio.Event()
+        self._not_before = 0.0
 
     async def request(
         self,
@@ -99,15 +100,15 @@ class Http2Client:
         """A connection that can carry one request more at this moment. Raises ``OSError``."""
         async with asyncio.timeout(CONNECT_SECONDS):
             while (wire := next((each for each in self._wires if each.room), None)) is None:
-                if self._opening is None and sum(not each.over for each in self._wires) < CONNECTIONS:
+                if self._opening is None and self._may_open():
                     self._begin_opening(target)
                 await self._change()
             return wire
 
     async def _change(self) -> None:
-        """Wait for what is being opened, and fail with it; else until a connection may have room, or is over."""
+        """Until a connection may have room, or is over, or another is open; fails with the opening only where there is none."""
         opening = self._opening
-        if opening is None:
+        if opening is None or any(not each.over for each in self._wires):
             self._moved.clear()
             await self._moved.wait()
             return
@@ -118,14 +119,20 @@ class Http2Client:
                 raise _closed() from None
             raise
 
+    def _may_open(self) -> bool:
+        """Beside others that are open not again at once, where it was refused a moment ago."""
+        usable = sum(not each.over for each in self._wires)
+        return not usable or (usable < CONNECTIONS and asyncio.get_running_loop().time() >= self._not_before)
+
     def _begin_opening(self, target: Target) -> None:
         opening = self._opening = asyncio.ensure_future(self._open(target))
         opening.add_done_callback(self._opened)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         self._opening = None
-        if not opening.cancelled():
-            opening.exception()  # nobody may be waiting any more
+        if not opening.cancelled() and opening.exception() is not None:  # nobody may be waiting any more
+            self._not_before = opening.get_loop().time() + CONNECT_SECONDS
+        self._moved.set()
 
     async def _open(self, target: Target) -> None:
         self._wires = [each for each in self._wires if not each.ended]

@@ -14,10 +14,12 @@ from channels import rules, smpp_reports, smpp_text
 from channels.answers import by_status, is_success, unreadable
 from channels.base import (
     Accepted,
+    ContentRefused,
     Forged,
     InboundRequest,
     InDoubt,
     InvalidOption,
+    Misconfigured,
     NotSent,
     Option,
     Outbound,
@@ -31,7 +33,7 @@ from channels.base import (
 )
 from channels.http import HttpClient, HttpResponse
 from channels.reports import our_id
-from channels.smpp_codes import bind_refusal, refusal
+from channels.smpp_codes import SENDER_REFUSED, bind_refusal, refusal
 from channels.smpp_gateway.exchange import (
     ACCOUNT_HEADER,
     SIGNATURE_HEADER,
@@ -164,7 +166,7 @@ class Smpp(Provider):
         response = await self.http.request("POST", self._url, headers=headers, body=body, timeout=self.call_seconds)
         if not is_success(response):
             raise by_status(response)
-        return self._accepted(response, len(submission.parts))
+        return self._accepted(response, outbound, len(submission.parts))
 
     def _faults(self, outbound: Outbound) -> dict[str, str]:
         fault = _text_fault(outbound.text)
@@ -190,13 +192,13 @@ class Smpp(Provider):
             return Address(self.settings["from"].removeprefix("+"), int(ton), int(npi))
         return _sender(given if given is not None else self.settings["from"])
 
-    def _accepted(self, response: HttpResponse, parts: int) -> Accepted:
+    def _accepted(self, response: HttpResponse, outbound: Outbound, parts: int) -> Accepted:
         try:
             answer = read(response.body, Answer)
         except NotSaid:
             raise unreadable(response) from None
         if answer.outcome is not Outcome.ACCEPTED:
-            raise _error(answer)
+            raise _error(answer, outbound)
         found = smpp_reports.answered_id(answer.provider_message_id, self.settings["id_form"])
         return Accepted(found, f"{parts} parts" if parts > 1 else "")
 
@@ -230,7 +232,7 @@ class Smpp(Provider):
         raise Unreadable("a report tells of a delivery or of an answer")
 
 
-def _error(answer: Answer) -> SendError:
+def _error(answer: Answer, outbound: Outbound) -> SendError:
     """What an answer other than yes means."""
     if answer.outcome is Outcome.BIND_REFUSED:
         return bind_refusal(answer.status)
@@ -242,6 +244,13 @@ def _error(answer: Answer) -> SendError:
     if answer.outcome is Outcome.IN_DOUBT:
         return InDoubt(answer.code, answer.detail)
     error = refusal(answer.status)
+    if (
+        isinstance(error, Misconfigured)
+        and answer.status in SENDER_REFUSED
+        and outbound.options.get("from") is not None
+    ):
+        # The message chose its sender; those of the account are as good as before.
+        error = ContentRefused(error.code, error.detail)
     if not answer.taken:
         return error
     # A repeat sends the first parts twice, so it is for the account's policy to say whether there is one.

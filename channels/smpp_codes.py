@@ -20,6 +20,10 @@ from channels.errors import (
 OK = 0x00
 #: What we answer to a delivery: taken later, never, and not one that we know.
 TEMPORARY, PERMANENT, UNKNOWN_COMMAND = 0x64, 0x65, 0x03
+#: What a careless SMSC's "no" without a status counts as.
+UNKNOWN_ERROR = 0xFF
+#: They are about the sender of a message.
+SENDER_REFUSED = frozenset({0x0A, 0x48, 0x49})
 #: SMPP names no wait.
 _WAIT_SECONDS = 1.0
 #: The SMSC knows neither this system_id nor this password: no repeat helps.

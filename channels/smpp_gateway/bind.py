@@ -9,13 +9,14 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import structlog
 
 from channels.base import NotSent, SendError
-from channels.smpp_codes import OK, PERMANENT, TEMPORARY, UNKNOWN_COMMAND, bind_refusal, slows
+from channels.smpp_codes import OK, PERMANENT, TEMPORARY, UNKNOWN_COMMAND, UNKNOWN_ERROR, bind_refusal, slows
 from channels.smpp_gateway import pdu
 from channels.smpp_gateway.account import GatewayAccount, Patience
 from channels.smpp_gateway.exchange import Delivered
@@ -64,9 +65,10 @@ class Bind:
         self._reader, self._writer = streams
         self._account, self._patience, self._deliver = account, patience, deliver
         self._sequence = 0
-        self._waiting: dict[int, asyncio.Future[Pdu]] = {}
+        self._waiting: dict[int, tuple[Command, asyncio.Future[Pdu]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._deliveries = 0
+        self._leaving = False
         self.window = SendWindow(account.window)
         self.ended = asyncio.Event()
 
@@ -85,7 +87,7 @@ class Bind:
     @property
     def is_up(self) -> bool:
         """May a message be written?"""
-        return not self.ended.is_set() and not self._writer.is_closing()
+        return not self.ended.is_set() and not self._leaving and not self._writer.is_closing()
 
     async def submit(self, body: bytes) -> Pdu:
         """Write a ``submit_sm`` at once, and wait for its answer. Raises ``NotWritten``, ``NotAnswered``."""
@@ -105,7 +107,9 @@ class Bind:
         """Unbind in good order, or without the SMSC's answer after some seconds."""
         if self.is_up:
             with suppress(NotWritten, NotAnswered):
-                await self._ask(Command.UNBIND, b"")
+                answer = self._written(Command.UNBIND, b"")
+                self._leaving = True  # an SMSC refuses what comes behind it, as from somebody who never logged in
+                await self._answered(answer, self._patience.answer)
         self._end()
 
     # -- what we ask
@@ -143,7 +147,7 @@ class Bind:
             raise NotWritten("the bind ended a moment ago")
         self._sequence = self._sequence % LAST_SEQUENCE + 1
         answer: asyncio.Future[Pdu] = asyncio.get_running_loop().create_future()
-        self._waiting[self._sequence] = answer
+        self._waiting[self._sequence] = command, answer
         answer.add_done_callback(partial(self._forget, self._sequence))
         self._writer.write(Pdu(command, self._sequence, body=body).written())
         return answer
@@ -173,9 +177,7 @@ class Bind:
 
     def _take(self, come: Pdu) -> None:
         if come.is_response:
-            answer = self._waiting.get(come.sequence)
-            if answer is not None and not answer.done():
-                answer.set_result(come)
+            self._answer_to(come)
         elif come.command == Command.DELIVER_SM:
             self._keep(self._delivered(come))
         elif come.command == Command.ENQUIRE_LINK:
@@ -185,6 +187,17 @@ class Bind:
             self._writer.close()  # after what is written; nothing more is
         elif come.command != Command.ALERT_NOTIFICATION:  # which wants no answer
             self._reply(Pdu(Command.GENERIC_NACK, come.sequence, UNKNOWN_COMMAND))
+
+    def _answer_to(self, come: Pdu) -> None:
+        """Hand an answer to who waits for it. Raises ``Broken`` for one of another kind: it says nothing of what was asked."""
+        command, answer = self._waiting.get(come.sequence, (None, None))
+        if command is None or answer is None or answer.done():
+            return
+        if come.command == Command.GENERIC_NACK:
+            come = replace(come, status=come.status or UNKNOWN_ERROR)
+        elif come.command != command | RESPONSE:
+            raise Broken(f"an answer {come.command:#x} to a request {command:#x}")
+        answer.set_result(come)
 
     async def _delivered(self, come: Pdu) -> None:
         """Acknowledge only what Chaski has stored: the SMSC repeats the rest."""
@@ -220,7 +233,7 @@ class Bind:
             return
         self.ended.set()
         self._writer.transport.abort()
-        for answer in list(self._waiting.values()):
+        for _, answer in list(self._waiting.values()):
             if not answer.done():
                 answer.set_exception(NotAnswered("connection_lost"))
                 answer.exception()  # one whose asker has gone is no mistake of ours

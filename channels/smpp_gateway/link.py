@@ -214,8 +214,8 @@ class Link:
         first, most = (patience.refused, patience.refused_most) if refused else (patience.again, patience.again_most)
         longest = min(most, first * 2 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)  # noqa: S311 - a spread
         least = min(longest, patience.refused if refused else patience.again_least)
+        self._wanted.clear()  # whoever asks from now on, be it a message after `resume`, has it tried as soon as may be
         await asyncio.sleep(least)
-        self._wanted.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(longest - least):
                 await self._wanted.wait()

@@ -63,12 +63,14 @@ class Teller:
         signed = signature(account.settings["gateway_secret"], Purpose.REPORT, body)
         headers = {"Content-Type": "application/json", SIGNATURE_HEADER: signed}
         try:
-            async with self._gate:
+            # The wait for a place counts: an SMSC that hears nothing for too long sends the delivery once more.
+            async with asyncio.timeout(self._patience.report), self._gate:
                 answer = await self._http.request(
                     "POST", account.receipts_url, headers=headers, body=body, timeout=self._patience.report
                 )
-        except SendError as error:
-            log.warning("smpp_report_not_taken", account=account.id, reason=error.code)
+        except (SendError, TimeoutError) as error:
+            reason = error.code if isinstance(error, SendError) else "timeout"
+            log.warning("smpp_report_not_taken", account=account.id, reason=reason)
             return False
         if answer.status != 200:
             log.warning("smpp_report_not_taken", account=account.id, status=answer.status)

@@ -12,7 +12,7 @@ from django.db import close_old_connections, connection, transaction
 from channels.base import InvalidOption
 from channels.smpp import Smpp
 from channels.smpp_gateway.account import GatewayAccount
-from deliveries.delivery.accounts import owner
+from deliveries.delivery.accounts import owner, unusable
 from deliveries.lineage import guard
 from deliveries.models import Account
 from deliveries.secrets import Unsealable, unseal
@@ -58,6 +58,8 @@ class Reader:
                 found.append(_as_gateway_has_it(account))
             except (InvalidOption, Unsealable) as error:
                 wrong.add((account.pk, str(error)))
+            except Exception as error:  # noqa: BLE001 - one row must not keep the messages of all others from being sent
+                wrong.add((account.pk, unusable(error)))
         for account_id, reason in wrong - self._wrong:
             log.error("account_unusable", account=account_id, error=reason)
         self._wrong = frozenset(wrong)

@@ -54,7 +54,7 @@ REFUSALS: list[tuple[int, str, type[SendError]]] = [
     (400, "BadMessageId", ContentRefused),
     (400, "BadPriority", ContentRefused),
     (400, "BadTopic", Misconfigured),
-    (400, "DeviceTokenNotForTopic", Misconfigured),
+    (400, "DeviceTokenNotForTopic", RecipientRefused),
     (400, "DuplicateHeaders", ContentRefused),
     (400, "IdleTimeout", NotSent),
     (400, "InvalidPushType", ContentRefused),

@@ -219,6 +219,19 @@ async def test_a_request_that_finds_no_room_in_time_is_not_sent(server: Server, 
     assert len(server.requests) == CONNECTIONS
 
 
+async def test_a_further_connection_that_cannot_be_had_fails_nobody(
+    server: Server, client: Http2Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        raise ConnectionRefusedError(111, "refused")
+
+    server.script = Vendor(Counting(), {SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+    await ask(client)
+    monkeypatch.setattr(client._opener, "open", refused)
+    got = await asyncio.gather(*(ask(client) for _ in range(20)))
+    assert {each.status for each in got} == {200}
+
+
 async def test_a_server_that_allows_nothing_gets_nothing(server: Server, client: Http2Client) -> None:
     server.script = Vendor(http2_peer.nothing, {SettingCodes.MAX_CONCURRENT_STREAMS: 0})
     error = await failed(client, seconds=0.2)

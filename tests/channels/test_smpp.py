@@ -150,6 +150,15 @@ class TestSmpp(HttpContract):
         assert type(error) is expected
         assert not isinstance(error, Throttled) or error.retry_after == 1.0
 
+    @pytest.mark.parametrize("status", [0x0A, 0x48, 0x49])
+    async def test_a_sender_of_the_messages_own_stops_no_account(
+        self, status: int, server: Server, http: HttpClient
+    ) -> None:
+        server.script = answers(said(Outcome.REFUSED, status=status))
+        with pytest.raises(ContentRefused) as error:
+            await self.at(server.url, http).send(self.outbound(options={"from": "Promo"}))
+        assert error.value.code == f"0x{status:02X}"
+
     async def test_a_vendors_own_code_is_counted(self, server: Server, http: HttpClient) -> None:
         error = await self.failed(server, http, answers(said(Outcome.REFUSED, status=0x410)))
         assert (type(error), error.code, error.unmapped) == (Transient, "0x0410", True)

@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
-from channels.base import InDoubt, Misconfigured, Receipt, ReceiptKind, RecipientRefused, SendError, Throttled
+from channels.base import (
+    InDoubt,
+    Misconfigured,
+    Receipt,
+    ReceiptKind,
+    RecipientRefused,
+    SendError,
+    Throttled,
+    Transient,
+)
+from channels.smpp_gateway.pdu import RESPONSE, Command, Pdu
 from channels.smpp_gateway.window import SendWindow
 from tests.channels import smsc as sides
 from tests.channels.contract import MESSAGE_ID
 from tests.channels.smpp_office import Start, until
-from tests.channels.smsc import Smsc
+from tests.channels.smsc import Session, Smsc
 
 
 async def test_a_message_is_submitted_and_gives_the_smscs_id(gateway: Start, smsc: Smsc) -> None:
@@ -73,6 +83,22 @@ async def test_a_refusal_of_the_smsc_is_a_refusal(
     assert type(await office.refused()) is expected
     assert type(await office.refused(text="x" * 400)) is expected
     assert len(smsc.submitted) == 2, "after the first part of a long text nothing more is sent"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [(Command.GENERIC_NACK, Transient), (Command.ENQUIRE_LINK | RESPONSE, InDoubt)],
+    ids=["a no without a status", "an answer to something else"],
+)
+async def test_an_answer_that_is_no_yes_is_none(
+    command: int, expected: type[SendError], gateway: Start, smsc: Smsc
+) -> None:
+    async def careless(session: Session, come: Pdu) -> None:
+        session.writer.write(Pdu(command, come.sequence).written())
+
+    office = await gateway()
+    smsc.on_submit = careless
+    assert type(await office.refused()) is expected
 
 
 async def test_a_throttled_part_is_offered_again_until_the_text_is_whole(gateway: Start, smsc: Smsc) -> None:

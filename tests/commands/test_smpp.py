@@ -45,9 +45,14 @@ def test_the_gateway_gets_the_accounts_that_workers_name_to_it() -> None:
 
 
 @pytest.mark.django_db
-def test_an_account_that_is_set_up_wrongly_is_told_once_and_keeps_no_other_from_being_bound() -> None:
+@pytest.mark.parametrize(
+    "spoiled", [{"secrets": seal("somebody else", SECRETS)}, {"options": ["by hand"]}], ids=["secrets", "options"]
+)
+def test_an_account_that_is_set_up_wrongly_is_told_once_and_keeps_no_other_from_being_bound(
+    spoiled: dict[str, Any],
+) -> None:
     wrong, right = carrier("wrong"), carrier("right")
-    Account.objects.filter(pk=wrong.pk).update(secrets=seal("somebody else", SECRETS))
+    Account.objects.filter(pk=wrong.pk).update(**spoiled)
     reader = Reader()
     with capture_logs() as logs:
         for _ in range(2):
