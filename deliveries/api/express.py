@@ -44,11 +44,13 @@ class Express:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         public_id = _receipts_of(environ)
-        if public_id is None or not _stored(environ, public_id):
-            return self._django(environ, start_response)
-        headers = [("Content-Length", "0"), ("X-Content-Type-Options", "nosniff")]
-        start_response("200 OK", [*headers, ("X-Request-Id", environ["chaski.request_id"])])
-        return ()
+        if public_id is not None:
+            request_id = begin(environ.get("HTTP_X_REQUEST_ID", ""))
+            if _stored(environ, public_id):
+                headers = [("Content-Length", "0"), ("X-Content-Type-Options", "nosniff"), ("X-Request-Id", request_id)]
+                start_response("200 OK", headers)
+                return ()
+        return self._django(environ, start_response)
 
 
 class _Again(io.BytesIO):
@@ -82,7 +84,6 @@ def _stored(environ: Environ, public_id: UUID) -> bool:
     request = _request(environ)
     if request is None:
         return False
-    environ["chaski.request_id"] = begin(environ.get("HTTP_X_REQUEST_ID", ""))
     connection.close_if_unusable_or_obsolete()  # as Django does before each request
     try:
         account = verifiers.find(public_id)
