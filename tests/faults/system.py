@@ -28,7 +28,7 @@ from config.processes import Process
 from config.supervisor import Backoff
 from deliveries import ledger
 from tests.faults.proxy import Proxy
-from tests.processes.system import System, wait_for
+from tests.processes.system import PAUSE_SECONDS, System, wait_for
 
 WORKERS = ("worker1", "worker2")
 RELAYS = ("relay1", "relay2")
@@ -146,7 +146,7 @@ class FaultSystem(System):
         """Have nothing of a service claimed, as `manage.py pause` would; everything is due and rung for all the same."""
         with psycopg.connect(self.postgres.socket_url, autocommit=True) as connection:
             connection.execute("INSERT INTO pause (scope, value, actor) VALUES ('service', %s, '')", [str(service_id)])
-            time.sleep(0.6)  # workers know their pauses for half a second
+            time.sleep(PAUSE_SECONDS)
             try:
                 yield
             finally:

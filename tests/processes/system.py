@@ -35,6 +35,8 @@ from tests.processes.management import ForkingManagement
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 0.1
+#: Workers know their pauses for half a second.
+PAUSE_SECONDS = 0.6
 #: The longest lease of an HTTP provider at this scale, two sweeps, and room for a loaded machine.
 RECOVERY_SECONDS = 60 * SCALE + 2 * 5 * SCALE + 20
 
@@ -176,6 +178,11 @@ class System:
         """Wait until ``name`` runs as another process than ``pid``."""
         child = self.supervisor.children[name]
         wait_for(lambda: child.running and child.popen.pid != pid, 20, f"the restart of {name}")
+
+    def pause(self, service: str) -> None:
+        """`manage.py pause --service`, and until every worker knows."""
+        self.manage.run("pause", "--service", service)
+        time.sleep(PAUSE_SECONDS)
 
     def broker(self) -> redis.Redis:
         """A client of the broker itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,8 +19,7 @@ def shop(system: System) -> Tenant:
 
 
 def test_many_rings_for_one_message_deliver_it_once(system: System, shop: Tenant) -> None:
-    system.manage.run("pause", "--service", shop.name)
-    time.sleep(0.6)  # workers know their pauses for half a second
+    system.pause(shop.name)
     message = shop.send("sms", "+56912345678")
     with Connection(system.environment["CHASKI_BROKER_URL"]) as broker:
         for _ in range(20):
